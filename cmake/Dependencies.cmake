@@ -1,0 +1,34 @@
+# The libraries of other people, as imported targets. Versions are the minimum that is tested (Debian 12).
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(fmt 9.1 REQUIRED)
+find_package(spdlog 1.10 REQUIRED)
+find_package(CLI11 2.1 REQUIRED)
+find_package(GTest 1.12 REQUIRED)
+pkg_check_modules(FFMPEG REQUIRED IMPORTED_TARGET
+    libavcodec>=59.37 libavformat>=59.27 libavutil>=57.28 libswscale>=6.7)
+pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece>=0.1.97)
+pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc>=72 icu-i18n>=72)
+
+# LibTorch out of a Python wheel. find_package(Torch) is not used: its CUDA variant demands the whole CUDA toolkit,
+# while code that calls only ATen needs nothing but the libraries. The headers come after the system's own (-idirafter),
+# since the wheel carries a copy of fmt that must not shadow Debian's.
+if(ZT_WITH_TORCH)
+    if(NOT EXISTS ${ZT_TORCH_DIR}/include/ATen/core/Tensor.h)
+        message(FATAL_ERROR "ZT_TORCH_DIR is '${ZT_TORCH_DIR}', which has no include/ATen/core/Tensor.h. "
+                            "Run `make setup`, or give the torch folder of an installed wheel: -DZT_TORCH_DIR=...")
+    endif()
+    add_library(torch::torch INTERFACE IMPORTED)
+    target_compile_options(torch::torch INTERFACE "SHELL:-idirafter ${ZT_TORCH_DIR}/include")
+    target_link_directories(torch::torch INTERFACE ${ZT_TORCH_DIR}/lib)
+    target_link_options(torch::torch INTERFACE "LINKER:-rpath,${ZT_TORCH_DIR}/lib")
+    target_link_libraries(torch::torch INTERFACE torch torch_cpu c10)
+    if(EXISTS ${ZT_TORCH_DIR}/lib/libtorch_cuda.so)
+        # Nothing in our code names a symbol of these two; they register the CUDA kernels when they are loaded.
+        target_link_libraries(torch::torch INTERFACE -Wl,--no-as-needed torch_cuda c10_cuda -Wl,--as-needed)
+        # The CUDA libraries lie in wheels of their own beside torch; the program finds them through libtorch_cuda's
+        # own run path, the linker needs no look at them.
+        target_link_options(torch::torch INTERFACE LINKER:--allow-shlib-undefined)
+    endif()
+endif()

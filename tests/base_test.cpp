@@ -1,0 +1,78 @@
+#include "base/error.h"
+#include "base/json.h"
+#include "base/mapped_file.h"
+#include "base/progress.h"
+#include "base/sizes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+namespace zoetrope {
+namespace {
+
+using testing::HasSubstr;
+
+template <typename Call>
+std::pair<ErrorKind, std::string> error_of(Call call) {
+    try {
+        call();
+    } catch (const Error& error) {
+        return {error.kind(), error.what()};
+    }
+    return {ErrorKind::internal, "nothing was thrown"};
+}
+
+TEST(Error, CheckCarriesKindAndMessage) {
+    const int frames = -3;
+    const auto [kind, message] =
+        error_of([&] { ZT_CHECK(frames > 0, bad_request, "got {}, want 1 or more", frames); });
+    EXPECT_EQ(kind, ErrorKind::bad_request);
+    EXPECT_EQ(message, "got -3, want 1 or more");
+}
+
+TEST(Sizes, ParsesBinaryUnits) {
+    EXPECT_EQ(parse_bytes("1024"), 1024);
+    EXPECT_EQ(parse_bytes("512M"), 512LL << 20);
+    EXPECT_EQ(parse_bytes("24GiB"), 24LL << 30);
+    EXPECT_EQ(parse_bytes("1.5gb"), 3LL << 29);
+    for (const char* bad : {"", "GiB", "12X", "-1", "1e30", "12 GiB", "3KK"}) {
+        EXPECT_EQ(error_of([&] { parse_bytes(bad); }).first, ErrorKind::bad_request) << bad;
+    }
+}
+
+TEST(Sizes, FormatsForPeople) {
+    EXPECT_EQ(format_bytes(1000), "1000 B");
+    EXPECT_EQ(format_bytes(3LL << 29), "1.50 GiB");
+    EXPECT_EQ(format_seconds(3.21), "3.2s");
+    EXPECT_EQ(format_seconds(83.4), "1m 23s");
+    EXPECT_EQ(format_seconds(7260), "2h 01m");
+}
+
+TEST(MappedFile, MissingFileFolderAndEmptyFile) {
+    EXPECT_EQ(error_of([] { MappedFile::open("/nowhere/at/all"); }).first, ErrorKind::not_found);
+    EXPECT_EQ(error_of([] { MappedFile::open("/tmp"); }).first, ErrorKind::io);
+    const auto path = std::filesystem::path(testing::TempDir()) / "empty";
+    std::ofstream(path).close();
+    EXPECT_EQ(MappedFile::open(path)->bytes().size(), 0u);
+}
+
+TEST(Json, BrokenFileIsNamed) {
+    const auto path = std::filesystem::path(testing::TempDir()) / "broken.json";
+    std::ofstream(path) << "{\"a\": ";
+    const auto [kind, message] = error_of([&] { read_json(path); });
+    EXPECT_EQ(kind, ErrorKind::io);
+    EXPECT_THAT(message, HasSubstr("broken.json"));
+}
+
+TEST(RunControl, StopBecomesCancelled) {
+    std::stop_source source;
+    const RunControl control{.stop = source.get_token()};
+    control.throw_if_stopped();
+    source.request_stop();
+    EXPECT_EQ(error_of([&] { control.throw_if_stopped(); }).first, ErrorKind::cancelled);
+}
+
+}  // namespace
+}  // namespace zoetrope
