@@ -15,20 +15,35 @@ pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc>=72 icu-i18n>=72)
 # while code that calls only ATen needs nothing but the libraries. The headers come after the system's own (-idirafter),
 # since the wheel carries a copy of fmt that must not shadow Debian's.
 if(ZT_WITH_TORCH)
-    if(NOT EXISTS ${ZT_TORCH_DIR}/include/ATen/core/Tensor.h)
-        message(FATAL_ERROR "ZT_TORCH_DIR is '${ZT_TORCH_DIR}', which has no include/ATen/core/Tensor.h. "
+    if(NOT ZT_TORCH_DIR)
+        set(ZT_TORCH_DIR ${CMAKE_SOURCE_DIR}/.venv/torch)  # where `make setup` puts it
+    endif()
+    set(version_header ${ZT_TORCH_DIR}/include/torch/headeronly/version.h)
+    if(NOT EXISTS ${version_header})
+        message(FATAL_ERROR "ZT_TORCH_DIR is '${ZT_TORCH_DIR}', which has no include/torch/headeronly/version.h. "
                             "Run `make setup`, or give the torch folder of an installed wheel: -DZT_TORCH_DIR=...")
     endif()
+    file(STRINGS ${version_header} lines REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) ")
+    string(REGEX REPLACE "[^0-9;]" "" lines "${lines}")
+    list(JOIN lines "." ZT_TORCH_VERSION)
+    if(ZT_TORCH_VERSION VERSION_LESS 2.13)
+        message(FATAL_ERROR "${ZT_TORCH_DIR} is torch ${ZT_TORCH_VERSION}: 2.13.0 or newer is needed.")
+    endif()
+    message(STATUS "LibTorch ${ZT_TORCH_VERSION} in ${ZT_TORCH_DIR}")
+
     add_library(torch::torch INTERFACE IMPORTED)
     target_compile_options(torch::torch INTERFACE "SHELL:-idirafter ${ZT_TORCH_DIR}/include")
     target_link_directories(torch::torch INTERFACE ${ZT_TORCH_DIR}/lib)
     target_link_options(torch::torch INTERFACE "LINKER:-rpath,${ZT_TORCH_DIR}/lib")
     target_link_libraries(torch::torch INTERFACE torch torch_cpu c10)
-    if(EXISTS ${ZT_TORCH_DIR}/lib/libtorch_cuda.so)
-        # Nothing in our code names a symbol of these two; they register the CUDA kernels when they are loaded.
-        target_link_libraries(torch::torch INTERFACE -Wl,--no-as-needed torch_cuda c10_cuda -Wl,--as-needed)
-        # The CUDA libraries lie in wheels of their own beside torch; the program finds them through libtorch_cuda's
-        # own run path, the linker needs no look at them.
-        target_link_options(torch::torch INTERFACE LINKER:--allow-shlib-undefined)
-    endif()
+    foreach(device cuda hip)
+        if(EXISTS ${ZT_TORCH_DIR}/lib/libtorch_${device}.so)
+            # Nothing in our code names a symbol of these two; they register the device's operators when they are loaded.
+            target_link_libraries(torch::torch INTERFACE
+                -Wl,--no-as-needed torch_${device} c10_${device} -Wl,--as-needed)
+            # The device's libraries lie in wheels of their own beside torch; the program finds them through
+            # libtorch_${device}'s own run path, the linker needs no look at them.
+            target_link_options(torch::torch INTERFACE LINKER:--allow-shlib-undefined)
+        endif()
+    endforeach()
 endif()

@@ -1,0 +1,65 @@
+# `make` builds the program, `make demo` makes a video, `make test` tests; each brings what it needs. `make help`
+# lists the rest. docs/setup.md says what the variables choose.
+PRESET        ?= release
+PYTHON        ?= python3
+TORCH_VERSION ?= 2.13.0
+TORCH_INDEX   ?=
+TORCH_DIR     ?=
+JOBS          ?= $(shell nproc)
+DEMO_PROMPT   ?= a red circle moving right on a blue background
+
+BUILD := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
+VENV  := $(if $(filter cuda,$(PRESET)),.venv-cuda,.venv)
+export PYTHON VENV TORCH_VERSION TORCH_INDEX
+export ZT_TORCH_DIR := $(if $(TORCH_DIR),$(abspath $(TORCH_DIR)),$(CURDIR)/$(VENV)/torch)
+
+.PHONY: all setup configure tests demo test test-slow bench format tidy dist cuda-check clean help
+.DEFAULT_GOAL := all
+
+all: configure  ## build the program: build/zoetrope
+	@cmake --build $(BUILD) -j $(JOBS) --target zoetrope
+
+setup:  ## install what is missing: packages (apt), LibTorch (pip)
+	@tools/setup.sh packages
+	@$(if $(TORCH_DIR),,tools/setup.sh torch)
+
+configure: setup
+	@cmake --preset $(PRESET) --log-level=NOTICE
+
+tests: configure
+	@cmake --build $(BUILD) -j $(JOBS)
+
+demo: all  ## make a video from DEMO_PROMPT with the embedded model: outputs/demo.mp4
+	@mkdir -p outputs
+	$(BUILD)/zoetrope generate --prompt "$(DEMO_PROMPT)" --output-path outputs/demo.mp4
+	@echo "The video is $(CURDIR)/outputs/demo.mp4"
+
+test: tests  ## build everything, run the fast tests and the checks
+	@ctest --preset $(PRESET) -L '^fast$$'
+
+test-slow: tests  ## the tests that take longer
+	@ctest --preset $(PRESET) -L '^slow$$'
+
+bench: all  ## measure the kernels on this machine
+	$(BUILD)/zoetrope bench kernels
+
+format:  ## format the C++ sources (clang-format)
+	@command -v clang-format >/dev/null || { echo "apt-get install clang-format"; exit 1; }
+	@git ls-files -co --exclude-standard '*.h' '*.cpp' | xargs clang-format -i
+
+tidy: tests  ## clang-tidy over all sources
+	@command -v run-clang-tidy >/dev/null || { echo "apt-get install clang-tidy"; exit 1; }
+	@run-clang-tidy -quiet -p $(BUILD) -j $(JOBS) '$(CURDIR)/(src|tests)/'
+
+dist: all  ## an archive with the program, LibTorch, the embedded models and the docs
+	@cmake --build $(BUILD) --target package
+
+cuda-check:  ## build against a CUDA wheel (several GB, no toolkit, no GPU) and start the program
+	@$(MAKE) --no-print-directory PRESET=cuda TORCH_VERSION=2.14.1 all
+	build-cuda/zoetrope --version
+
+clean:  ## remove the build folders; keeps .venv and outputs
+	rm -rf build build-dev build-asan build-tsan build-cuda
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' Makefile | expand -t 14

@@ -1,0 +1,17 @@
+# `make dist`: an archive whose program finds its models beside it and LibTorch in lib/. FFmpeg, ICU and SentencePiece
+# come from the distribution. A CUDA wheel is too large to carry: that program looks for it where it was built.
+set_target_properties(zoetrope PROPERTIES INSTALL_RPATH "$ORIGIN/lib;${ZT_TORCH_DIR}/lib")
+install(TARGETS zoetrope RUNTIME DESTINATION .)
+if(NOT EXISTS ${ZT_TORCH_DIR}/lib/libtorch_cuda.so AND NOT EXISTS ${ZT_TORCH_DIR}/lib/libtorch_hip.so)
+    file(GLOB libtorch ${ZT_TORCH_DIR}/lib/libtorch.so ${ZT_TORCH_DIR}/lib/libtorch_cpu.so
+         ${ZT_TORCH_DIR}/lib/libc10.so ${ZT_TORCH_DIR}/lib/libgomp*.so*)
+    install(FILES ${libtorch} DESTINATION lib)
+endif()
+install(DIRECTORY models docs DESTINATION .)
+install(FILES README.md LICENSE DESTINATION .)
+
+set(CPACK_GENERATOR TGZ)
+set(CPACK_PACKAGE_FILE_NAME zoetrope-${PROJECT_VERSION}-linux-${CMAKE_SYSTEM_PROCESSOR})
+set(CPACK_STRIP_FILES ON)
+set(CPACK_THREADS 0)
+include(CPack)

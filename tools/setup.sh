@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Brings what the build needs and the machine lacks. Quick when there is nothing to do.
+#
+#   tools/setup.sh packages   the distribution's packages (tools/packages.txt), with apt-get
+#   tools/setup.sh torch      LibTorch: a PyTorch wheel in the environment $VENV; $VENV/torch leads to its folder
+#
+# Variables: PYTHON (python3), VENV (.venv), TORCH_VERSION (2.13.0), TORCH_INDEX (pip's own configuration), CXX (g++).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+TORCH_VERSION=${TORCH_VERSION:-2.13.0}
+TORCH_INDEX=${TORCH_INDEX:-}
+
+stop() {
+    printf 'setup: %s\n' "$@" >&2
+    exit 1
+}
+
+# at_least <version> <minimum>
+at_least() { [[ $(printf '%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
+
+has_venv() { "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; }
+
+install_packages() {
+    local command="apt-get install -y --no-install-recommends $*"
+    if [[ $(id -u) == 0 ]]; then
+        echo "setup: $command"
+        apt-get update -q && DEBIAN_FRONTEND=noninteractive $command && return
+    elif command -v sudo >/dev/null; then
+        echo "setup: sudo $command"
+        sudo apt-get update -q && sudo env DEBIAN_FRONTEND=noninteractive $command && return
+    fi
+    stop "these packages are missing and could not be installed from here; as root, run" \
+        "    apt-get update && $command"
+}
+
+packages() {
+    command -v dpkg-query >/dev/null ||
+        stop "this is neither Debian nor Ubuntu (no dpkg): install the counterparts of tools/packages.txt" \
+            "and build with CMake directly, as docs/setup.md says."
+    local package command minimum missing=() names=()
+    local -A least=()
+    while read -r package command minimum _; do
+        [[ $package == \#* || -z $package ]] && continue
+        [[ $command != - ]] && command -v "$command" >/dev/null && continue
+        [[ $package == python3-venv ]] && has_venv && continue
+        names+=("$package")
+        least[$package]=$minimum
+    done <tools/packages.txt
+
+    local -A found=()
+    local version status
+    while read -r package status version; do
+        [[ $status == installed ]] && found[$package]=$version
+    done < <(dpkg-query -W -f '${Package} ${db:Status-Status} ${Version}\n' "${names[@]}" 2>/dev/null)
+    for package in "${names[@]}"; do
+        version=${found[$package]:-}
+        if [[ -z $version ]]; then
+            missing+=("$package")
+        elif ! dpkg --compare-versions "${version#*:}" ge "${least[$package]}"; then
+            stop "$package is $version here, ${least[$package]} or newer is needed: Debian 12 and Ubuntu 24.04 have it."
+        fi
+    done
+    [[ ${#missing[@]} == 0 ]] || install_packages "${missing[@]}"
+    check_tools
+}
+
+# The tools that are found first may be others than the packages' own.
+check_tools() {
+    local compiler=${CXX:-g++} version
+    version=$("$compiler" -dumpfullversion 2>/dev/null || echo 12)  # clang answers nothing; CMake judges it
+    at_least "$version" 12 ||
+        stop "$compiler is version $version, 12 or newer is needed: apt-get install g++-12, then CXX=g++-12 make"
+    version=$(cmake --version | sed -n 's/^cmake version //p')
+    at_least "$version" 3.25 ||
+        stop "cmake is version $version, 3.25 or newer is needed: apt-get install cmake, or pip install cmake"
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        stop "$PYTHON is too old, 3.10 or newer is needed: apt-get install python3, or PYTHON=<another> make"
+}
+
+torch() {
+    at_least "$TORCH_VERSION" 2.13 || stop "TORCH_VERSION is $TORCH_VERSION: accepted are 2.13.0 and newer."
+    local stamp="$VENV/torch.stamp" wanted="$PYTHON $TORCH_VERSION $TORCH_INDEX"
+    [[ -e $VENV/torch/lib/libtorch_cpu.so && $(cat "$stamp" 2>/dev/null) == "$wanted" ]] && return
+
+    has_venv || stop "$PYTHON cannot make virtual environments: apt-get install python3-venv"
+    rm -f "$stamp"
+    [[ -x $VENV/bin/pip ]] || "$PYTHON" -m venv --clear "$VENV"
+    local pip=("$VENV/bin/pip" --disable-pip-version-check install --quiet)
+    [[ -z $TORCH_INDEX ]] || pip+=(--index-url "$TORCH_INDEX")
+    echo "setup: installing torch $TORCH_VERSION in $VENV"
+    # Only the libraries in the wheel are used; the Python packages it names are not needed.
+    "${pip[@]}" --no-deps --force-reinstall "torch==$TORCH_VERSION" ||
+        stop "pip found or fetched no torch $TORCH_VERSION for $("$PYTHON" --version)." \
+            "TORCH_INDEX=<url> names another package index, PYTHON=<path> another Python," \
+            "TORCH_DIR=<torch folder> an installation that exists."
+
+    local site
+    site=$(echo "$VENV"/lib/python3.*/site-packages)
+    if [[ -e $site/torch/lib/libtorch_cuda.so ]]; then
+        local wheels
+        mapfile -t wheels < <(sed -nE 's/^Requires-Dist: ((nvidia-|cuda-toolkit).*)/\1/p' "$site"/torch-*.dist-info/METADATA)
+        echo "setup: installing the CUDA libraries that this torch was built for"
+        "${pip[@]}" --no-warn-conflicts "${wheels[@]}" || stop "pip could not install: ${wheels[*]}"
+    fi
+    ln -sfn "${site#"$VENV"/}/torch" "$VENV/torch"
+    echo "$wanted" >"$stamp"
+}
+
+case ${1:-} in
+    packages | torch) "$1" ;;
+    *) stop "usage: tools/setup.sh packages|torch" ;;
+esac
