@@ -1,4 +1,5 @@
-// What nearly every source that touches tensors includes; compiled once and shared by all rooms that link LibTorch.
+// What nearly every source that touches tensors includes; compiled once and shared by all rooms
+// that link LibTorch.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,0 +1,106 @@
+// The engine: a model's parts joined into stages, and the only room that knows the whole story.
+//
+// The parts can be called alone (encode_text, draw_noise, denoise, decode); generate() is their
+// composition. An Engine owns its model's parts and decides which of them are in memory: a part is
+// loaded when its stage begins and, unless `keep_resident`, let go when the stage ends. One Engine
+// runs one call at a time (not thread-safe); operators use all threads. Errors: zoetrope::Error
+// only, with a sentence for the user.
+#pragma once
+
+#include "base/frames.h"
+#include "base/progress.h"
+#include "engine/model_folder.h"
+#include "engine/report.h"
+#include "engine/request.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace zoetrope {
+
+struct EngineOptions {
+    at::ScalarType dtype = at::kBFloat16;  // compute dtype of all parts
+    at::Device device = at::kCPU;
+    std::int64_t max_memory = 0;  // bytes; 0: what the device has
+    bool keep_resident = false;   // parts stay loaded between calls (a server)
+};
+
+// A request with every default filled in and every size rounded to what the model takes.
+struct ResolvedRequest {
+    Request request;  // as given
+    Task task = Task::t2v;
+    int height = 0, width = 0, num_frames = 0;
+    double fps = 0;
+    int num_inference_steps = 0;
+    double guidance_scale = 0, guidance_scale_2 = 0;
+    std::optional<double> boundary_ratio;  // unset: one expert does all steps
+    std::string negative_prompt;
+    std::uint64_t seed = 0;
+    std::vector<std::string> warnings;  // one sentence each: what was rounded or replaced
+
+    bool guidance() const {
+        return guidance_scale > 1;
+    }  // for both experts, as Diffusers decides it
+};
+
+// Embeddings of the prompt and, with guidance, of the negative prompt.
+struct TextEmbeddings {
+    at::Tensor prompt;    // [1, 512, text_dim] compute dtype, zeros behind the real tokens
+    at::Tensor negative;  // the same; undefined without guidance
+};
+
+// Takes finished frames in order: output b, frames [3, n, H, W] fp32 in [0, 1] on the CPU.
+using FrameSink = std::function<void(int output, const at::Tensor& frames)>;
+
+class Engine {
+public:
+    // Reads configs and file headers, no weights. Errors: not_found, io, unsupported.
+    Engine(ModelFolder model, const EngineOptions& options);
+    ~Engine();
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    const ModelFolder& model() const;
+
+    // Fills in defaults and checks the request against the model. Errors: bad_request, unsupported.
+    ResolvedRequest resolve(const Request& request) const;
+
+    // What memory the run will take, by stage, in bytes. Numbers only, nothing is loaded.
+    MemoryPlan plan_memory(const ResolvedRequest& request) const;
+
+    TextEmbeddings encode_text(const ResolvedRequest& request, const RunControl& control,
+                               Report& report);
+
+    // The noise that Diffusers draws for that seed: [num_outputs, C, F, h, w] fp32. Or the user's
+    // latents file.
+    at::Tensor draw_noise(const ResolvedRequest& request) const;
+
+    // Steps [from_step, to_step) of the schedule over latents [B, C, F, h, w] fp32 -> the same.
+    // Started in the middle, multistep schedulers begin with a first-order step.
+    at::Tensor denoise(const ResolvedRequest& request, const TextEmbeddings& text, int from_step,
+                       int to_step, const at::Tensor& latents, const RunControl& control,
+                       Report& report);
+
+    // Latents -> frames, chunk by chunk; all frames of output 0 come before those of output 1.
+    void decode(const at::Tensor& latents, const FrameSink& sink, const RunControl& control,
+                Report& report);
+
+    // encode_text, draw_noise, denoise, decode. Without a sink (output type latent), nothing is
+    // decoded.
+    // -> the denoised latents [B, C, F, h, w] fp32
+    at::Tensor generate(const ResolvedRequest& request, const FrameSink& sink,
+                        const RunControl& control, Report& report);
+
+private:
+    struct Parts;
+    std::unique_ptr<Parts> parts_;
+};
+
+// [3, n, H, W] in [0, 1] -> n frames, rounded as Diffusers' export does.
+std::vector<Frame> to_frames(const at::Tensor& video);
+
+}  // namespace zoetrope

@@ -1,0 +1,47 @@
+// A request: everything that decides what is generated, and nothing about how a shell got it.
+//
+// Plain values with the defaults of a user who says nothing. std::nullopt means "the model's own
+// default"; resolve() in engine.h fills those in and rounds sizes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace zoetrope {
+
+enum class Task { automatic, t2v, t2i, i2v, flf2v, v2v, vace, animate, replace };
+std::string_view name_of(Task task);
+// "t2v", "text-to-video", ... Errors: bad_request with the names accepted.
+Task parse_task(std::string_view text);
+
+enum class OutputType { video, latent, tensor };
+OutputType parse_output_type(std::string_view text);
+
+struct Request {
+    Task task = Task::automatic;
+    std::string prompt;
+    std::optional<std::string> negative_prompt;
+
+    std::optional<int> height;      // pixels
+    std::optional<int> width;       // pixels
+    std::optional<int> num_frames;  // 4n + 1
+    std::optional<double> fps;      // frames per second of the written video
+
+    std::optional<int> num_inference_steps;
+    std::optional<double> guidance_scale;
+    std::optional<double> guidance_scale_2;  // of the low-noise expert
+    std::optional<double> boundary_ratio;
+    std::string scheduler = "auto";
+    std::optional<double> flow_shift;
+
+    std::optional<std::uint64_t> seed;  // unset: drawn, reported and stored
+    int num_outputs = 1;
+    std::filesystem::path latents;  // initial noise instead of the seed
+
+    OutputType output_type = OutputType::video;
+};
+
+}  // namespace zoetrope

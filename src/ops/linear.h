@@ -1,0 +1,41 @@
+// Linear layers with their epilogue, over plain or packed weights.
+//
+// Pure functions, any thread; they use the operator threads. Errors: internal for a layout tag that
+// the device's operator does not take.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace zoetrope::ops {
+
+// How a matrix lies in memory. Operators check the tag: a mismatch is an error, never garbage.
+enum class MatrixLayout {
+    plain,   // [out, in], row-major
+    onednn,  // opaque blocked layout of oneDNN, for the CPU's fused linear operators only
+};
+
+struct Matrix {
+    at::Tensor data;
+    MatrixLayout layout = MatrixLayout::plain;
+};
+
+enum class Epilogue { none, gelu_tanh, gelu_erf, silu };
+
+struct LinearArgs {
+    at::Tensor x;     // [..., in], dtype of the weight
+    Matrix weight;    // [out, in]
+    at::Tensor bias;  // [out], same dtype; undefined: none
+    Epilogue epilogue = Epilogue::none;
+};
+
+// -> [..., out], dtype of x
+at::Tensor linear(const LinearArgs& args);
+
+// Packs a row-major matrix [out, in] for linear() on its device where that is quicker for its
+// dtype; gives it back as it is where not.
+Matrix pack(const at::Tensor& weight);
+
+}  // namespace zoetrope::ops

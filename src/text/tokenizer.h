@@ -1,0 +1,46 @@
+// The UMT5 tokenizer: text -> ids, by SentencePiece's unigram model.
+//
+// Reads spiece.model, or tokenizer.json (Hugging Face tokenizers), which is converted in memory to
+// a SentencePiece model, so that there is one engine. Ids are those of Transformers' T5 tokenizers,
+// with ids of special tokens taken from the model file itself. Immutable after opening; any thread
+// may encode.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace zoetrope {
+
+class Tokenizer {
+public:
+    // The tokenizer/ folder of a model, or one of the two files.
+    // Errors: not_found with the names looked for; io for a broken file; unsupported for another
+    // kind of tokenizer.
+    static Tokenizer open(const std::filesystem::path& path);
+
+    Tokenizer(Tokenizer&&) noexcept;
+    Tokenizer& operator=(Tokenizer&&) noexcept;
+    ~Tokenizer();
+
+    // Ids of the text, cut to max_length - 1, then the end token. Empty text gives the end token
+    // alone. text: valid UTF-8, cleaned. max_length >= 1.
+    std::vector<std::int32_t> encode(std::string_view text, std::int64_t max_length = 512) const;
+
+    // The pieces behind ids, for messages and tests.
+    std::string piece(std::int32_t id) const;
+    std::int32_t vocab_size() const;
+    std::int32_t pad_id() const;
+    std::int32_t eos_id() const;
+    std::int32_t unk_id() const;
+
+private:
+    struct Model;
+    explicit Tokenizer(std::unique_ptr<Model> model);
+    std::unique_ptr<Model> model_;
+};
+
+}  // namespace zoetrope

@@ -1,0 +1,114 @@
+// The Wan VAE: latents <-> frames, causal in time, chunk by chunk with carried features.
+//
+// One latent frame is decoded (and four frames are encoded) at a time; what the causal convolutions
+// need of earlier frames is carried in the stream object, so memory does not grow with the length
+// of the video. A Vae is immutable and may be shared; a stream belongs to one thread. Key names and
+// configuration are those of Diffusers' AutoencoderKLWan.
+#pragma once
+
+#include "weights/params.h"
+#include "weights/weights.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace zoetrope {
+
+struct VaeConfig {
+    std::int64_t base_dim = 96;
+    std::int64_t decoder_base_dim = 96;
+    std::int64_t z_dim = 16;
+    std::vector<std::int64_t> dim_mult = {1, 2, 4, 4};
+    std::int64_t num_res_blocks = 2;
+    std::vector<bool> temporal_downsample = {false, true, true};
+    std::vector<float> latents_mean;  // [z_dim]
+    std::vector<float> latents_std;   // [z_dim]
+    std::int64_t in_channels = 3;
+    std::int64_t out_channels = 3;
+    std::int64_t scale_factor_temporal = 4;
+    std::int64_t scale_factor_spatial = 8;
+
+    // From vae/config.json. Absent keys have the defaults of Diffusers 0.42's class. Errors: io for
+    // values that make no VAE, unsupported for variants that are not built (is_residual,
+    // patch_size, attn_scales).
+    static VaeConfig from_json(const nlohmann::json& config);
+
+    std::int64_t latent_frames(std::int64_t frames) const {
+        return (frames - 1) / scale_factor_temporal + 1;
+    }
+};
+
+class Vae {
+public:
+    Vae(const VaeConfig& config, Weights& weights);
+    ~Vae();
+    Vae(Vae&&) noexcept;
+
+    const VaeConfig& config() const { return config_; }
+    std::span<const Param> encoder_params() const;
+    std::span<const Param> decoder_params() const;
+
+    // The denoiser's latents -> the VAE's: z * std + mean, and back: (z - mean) / std.
+    // [B, z_dim, F, h, w] of any float dtype
+    at::Tensor denormalize(const at::Tensor& latents) const;
+    at::Tensor normalize(const at::Tensor& latents) const;
+
+    // Gives frames in order of time as latents come in order of time.
+    class DecodeStream {
+    public:
+        DecodeStream(DecodeStream&&) noexcept;
+        ~DecodeStream();
+        // latents: [B, z_dim, 1, h, w], denormalized, in the compute dtype
+        // -> [B, 3, n, 8h, 8w] in [-1, 1] (clamped); n = 1 for the first call, then 4
+        at::Tensor push(const at::Tensor& latents);
+
+    private:
+        friend class Vae;
+        struct State;
+        explicit DecodeStream(std::unique_ptr<State> state);
+        std::unique_ptr<State> state_;
+    };
+    // The lease covers decoder_params() and outlives the stream.
+    DecodeStream decode_stream(const Lease& lease) const;
+
+    // Takes frames in order of time, gives latents.
+    class EncodeStream {
+    public:
+        EncodeStream(EncodeStream&&) noexcept;
+        ~EncodeStream();
+        // frames: [B, 3, n, H, W] in [-1, 1], compute dtype; n = 1 for the first call, then 4
+        // -> mean of the posterior [B, z_dim, 1, H/8, W/8], not yet normalized (the mode, as
+        // pipelines use it)
+        at::Tensor push(const at::Tensor& frames);
+
+    private:
+        friend class Vae;
+        struct State;
+        explicit EncodeStream(std::unique_ptr<State> state);
+        std::unique_ptr<State> state_;
+    };
+    EncodeStream encode_stream(const Lease& lease) const;
+
+    // Bytes of activations at the peak of decoding one latent frame (batch 1) with features
+    // carried, for the memory plan: counted over the layers, upper bound. `element` is bytes per
+    // element.
+    std::int64_t decode_peak_bytes(std::int64_t latent_height, std::int64_t latent_width,
+                                   std::int64_t element) const;
+    // Multiply-adds times two to decode `latent_frames` of that size.
+    double decode_flop(std::int64_t latent_frames, std::int64_t latent_height,
+                       std::int64_t latent_width) const;
+    double encode_flop(std::int64_t frames, std::int64_t height, std::int64_t width) const;
+
+private:
+    struct Layers;
+    VaeConfig config_;
+    std::unique_ptr<Layers> layers_;
+};
+
+}  // namespace zoetrope

@@ -1,0 +1,114 @@
+// Parameters as handles, and the leases that turn them into tensors.
+//
+// A layer's constructor asks Weights for Params and keeps them: name, shape, role, position; no
+// tensor. Residency owns the tensors: a Lease on some Params makes them present on the device in
+// the dtype that is computed in (converting, de-quantising, packing, applying adapters, gathering
+// over ranks), and its end lets them go. A lease that is never returned means resident. So
+// offloading, streaming from disk and adapters need no change in any model.
+//
+// Param is a value. Residency may be used from several threads; a Lease belongs to one at a time.
+#pragma once
+
+#include "ops/linear.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace zoetrope {
+
+class Weights;
+
+// What a parameter is used for; decides the dtype and layout that a lease gives.
+enum class Role {
+    matrix,     // weight of a linear layer [out, in]: the compute dtype, may come packed
+    vector,     // bias and the like: the compute dtype
+    fp32,       // norms, modulation tables, time embedding: always float32
+    conv,       // weight of a convolution: the compute dtype
+    embedding,  // table that rows are looked up in: the dtype it is stored in, never converted
+};
+
+struct Param {
+    std::string name;                 // in Diffusers' key space
+    std::vector<std::int64_t> shape;  // as declared by the layer and checked against the file
+    Role role = Role::vector;
+    std::int32_t id = -1;  // position among the declared parameters of its Weights
+
+    bool declared() const { return id >= 0; }
+};
+
+struct ResidencyOptions {
+    at::Device device = at::kCPU;
+    at::ScalarType compute_dtype = at::kFloat;
+};
+
+class Lease;
+
+class Residency {
+public:
+    // Takes the declared parameters and their source. Call Weights::check() first.
+    Residency(Weights weights, ResidencyOptions options);
+    ~Residency();
+    Residency(const Residency&) = delete;
+    Residency& operator=(const Residency&) = delete;
+
+    // Makes these parameters present until the lease ends. Parameters already leased are shared.
+    // Errors: io where the file breaks off, out_of_memory.
+    Lease lease(std::span<const Param> params);
+
+    // All declared parameters at once.
+    Lease lease_all();
+
+    const ResidencyOptions& options() const { return options_; }
+    at::ScalarType dtype_of(const Param& param) const;
+
+    // Bytes that leases hold in memory of their own now, and at most so far. Views into a mapped
+    // file count as `mapped_bytes` instead: the kernel may drop their pages at any time.
+    std::int64_t leased_bytes() const;
+    std::int64_t peak_leased_bytes() const;
+    std::int64_t mapped_bytes() const;
+
+private:
+    friend class Lease;
+    struct Slot;
+    void release(std::span<const std::int32_t> ids);
+    at::Tensor materialise(const Slot& slot) const;
+
+    std::unique_ptr<const Weights> weights_;
+    ResidencyOptions options_;
+    mutable std::mutex mutex_;
+    std::vector<Slot> slots_;  // by Param::id
+    std::int64_t leased_bytes_ = 0;
+    std::int64_t peak_leased_bytes_ = 0;
+    std::int64_t mapped_bytes_ = 0;
+};
+
+// Holds parameters present. Movable; returns them when it ends.
+class Lease {
+public:
+    Lease() = default;
+    Lease(Lease&&) noexcept;
+    Lease& operator=(Lease&&) noexcept;
+    ~Lease();
+
+    // The parameter's tensor on the device: the compute dtype, or float32 for Role::fp32.
+    // Errors: internal where the parameter is not part of a running lease.
+    const at::Tensor& operator[](const Param& param) const;
+
+    // The same for Role::matrix, with its layout.
+    ops::Matrix matrix(const Param& param) const;
+
+private:
+    friend class Residency;
+    Lease(Residency* owner, std::vector<std::int32_t> ids) : owner_(owner), ids_(std::move(ids)) {}
+
+    Residency* owner_ = nullptr;
+    std::vector<std::int32_t> ids_;
+};
+
+}  // namespace zoetrope
