@@ -77,18 +77,19 @@ private:
     friend class Lease;
     struct Slot;
     void release(std::span<const std::int32_t> ids);
-    at::Tensor materialise(const Slot& slot) const;
+    ops::Matrix materialise(const Param& param) const;
 
     std::unique_ptr<const Weights> weights_;
     ResidencyOptions options_;
-    mutable std::mutex mutex_;
-    std::vector<Slot> slots_;  // by Param::id
+    std::mutex loading_;        // held while tensors are made; taken before mutex_
+    mutable std::mutex mutex_;  // guards the counts; held for moments only
+    std::vector<Slot> slots_;   // by Param::id
     std::int64_t leased_bytes_ = 0;
     std::int64_t peak_leased_bytes_ = 0;
     std::int64_t mapped_bytes_ = 0;
 };
 
-// Holds parameters present. Movable; returns them when it ends.
+// Holds parameters present. Movable; returns them when it ends, which must be before its Residency.
 class Lease {
 public:
     Lease() = default;
@@ -97,7 +98,7 @@ public:
     ~Lease();
 
     // The parameter's tensor on the device: the compute dtype, or float32 for Role::fp32.
-    // Errors: internal where the parameter is not part of a running lease.
+    // Takes no lock. Errors: internal where the parameter is not part of this lease.
     const at::Tensor& operator[](const Param& param) const;
 
     // The same for Role::matrix, with its layout.
@@ -105,10 +106,11 @@ public:
 
 private:
     friend class Residency;
+    const ops::Matrix& find(const Param& param) const;
     Lease(Residency* owner, std::vector<std::int32_t> ids) : owner_(owner), ids_(std::move(ids)) {}
 
     Residency* owner_ = nullptr;
-    std::vector<std::int32_t> ids_;
+    std::vector<std::int32_t> ids_;  // sorted
 };
 
 }  // namespace zoetrope

@@ -1,0 +1,138 @@
+#include "weights/params.h"
+
+#include "base/error.h"
+#include "weights/weights.h"
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+namespace zoetrope {
+
+// Written only where its lease count goes from 0 to 1 (holding loading_) or from 1 to 0 (holding
+// mutex_), so whoever holds a lease reads `matrix` without a lock.
+struct Residency::Slot {
+    std::int64_t leases = 0;  // guarded by mutex_
+    ops::Matrix matrix;       // layout is plain for every role but Role::matrix
+    std::int64_t bytes = 0;
+    bool mapped = false;
+};
+
+Residency::Residency(Weights weights, ResidencyOptions options)
+    : weights_(std::make_unique<const Weights>(std::move(weights))),
+      options_(options),
+      slots_(weights_->params().size()) {}
+
+Residency::~Residency() = default;
+
+at::ScalarType Residency::dtype_of(const Param& param) const {
+    switch (param.role) {
+        case Role::fp32: return at::kFloat;
+        case Role::embedding: return weights_->stored_dtype(param);
+        default: return options_.compute_dtype;
+    }
+}
+
+ops::Matrix Residency::materialise(const Param& param) const {
+    try {
+        const at::Tensor tensor = weights_->read(param).to(options_.device, dtype_of(param));
+        return param.role == Role::matrix ? ops::pack(tensor) : ops::Matrix{tensor};
+    } catch (const std::bad_alloc&) {
+    } catch (const c10::OutOfMemoryError&) {
+    } catch (const c10::Error& error) {
+        // The CPU's allocator has no exception type of its own.
+        if (std::string_view(error.what()).find("can't allocate memory") == std::string::npos) {
+            throw;
+        }
+    }
+    fail(ErrorKind::out_of_memory, "no memory on {} for {} of the {} ([{}], {})",
+         options_.device.str(), param.name, weights_->component(), fmt::join(param.shape, ", "),
+         c10::toString(dtype_of(param)));
+}
+
+Lease Residency::lease(std::span<const Param> params) {
+    const std::lock_guard loading(loading_);
+    Lease lease(this, {});
+    lease.ids_.reserve(params.size());
+    for (const Param& param : params) {
+        ZT_CHECK(param.declared() && static_cast<std::size_t>(param.id) < slots_.size(), internal,
+                 "a lease on parameter '{}', which the {} did not declare", param.name,
+                 weights_->component());
+        Slot& slot = slots_[static_cast<std::size_t>(param.id)];
+        if (std::unique_lock lock(mutex_); slot.leases > 0) {
+            ++slot.leases;
+            lease.ids_.push_back(param.id);
+            continue;
+        }
+        // Nobody else touches a slot without leases while loading_ is held.
+        ops::Matrix matrix = materialise(weights_->params()[static_cast<std::size_t>(param.id)]);
+        const std::lock_guard lock(mutex_);
+        slot.bytes = matrix.data.numel() * static_cast<std::int64_t>(matrix.data.element_size());
+        // Memory that the tensor does not own, and so cannot resize, is the mapped file's.
+        slot.mapped = matrix.layout == ops::MatrixLayout::plain && matrix.data.has_storage() &&
+                      !matrix.data.storage().resizable();
+        slot.matrix = std::move(matrix);
+        slot.leases = 1;
+        (slot.mapped ? mapped_bytes_ : leased_bytes_) += slot.bytes;
+        peak_leased_bytes_ = std::max(peak_leased_bytes_, leased_bytes_);
+        lease.ids_.push_back(param.id);
+    }
+    std::sort(lease.ids_.begin(), lease.ids_.end());
+    return lease;
+}
+
+Lease Residency::lease_all() { return lease(weights_->params()); }
+
+void Residency::release(std::span<const std::int32_t> ids) {
+    std::vector<ops::Matrix> ended;  // freed after the lock
+    const std::lock_guard lock(mutex_);
+    for (const std::int32_t id : ids) {
+        Slot& slot = slots_[static_cast<std::size_t>(id)];
+        if (--slot.leases > 0) continue;
+        (slot.mapped ? mapped_bytes_ : leased_bytes_) -= slot.bytes;
+        ended.push_back(std::exchange(slot.matrix, {}));
+    }
+}
+
+std::int64_t Residency::leased_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return leased_bytes_;
+}
+
+std::int64_t Residency::peak_leased_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return peak_leased_bytes_;
+}
+
+std::int64_t Residency::mapped_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return mapped_bytes_;
+}
+
+Lease::Lease(Lease&& other) noexcept
+    : owner_(std::exchange(other.owner_, nullptr)), ids_(std::exchange(other.ids_, {})) {}
+
+Lease& Lease::operator=(Lease&& other) noexcept {
+    std::swap(owner_, other.owner_);
+    std::swap(ids_, other.ids_);
+    return *this;
+}
+
+Lease::~Lease() {
+    if (owner_ != nullptr) owner_->release(ids_);
+}
+
+const ops::Matrix& Lease::find(const Param& param) const {
+    ZT_CHECK(param.declared() && std::binary_search(ids_.begin(), ids_.end(), param.id), internal,
+             "parameter '{}' is not part of this lease", param.name);
+    return owner_->slots_[static_cast<std::size_t>(param.id)].matrix;
+}
+
+const at::Tensor& Lease::operator[](const Param& param) const { return find(param).data; }
+
+ops::Matrix Lease::matrix(const Param& param) const { return find(param); }
+
+}  // namespace zoetrope
