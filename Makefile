@@ -24,7 +24,7 @@ setup:  ## install what is missing: packages (apt), LibTorch (pip)
 	@$(if $(TORCH_DIR),,tools/setup.sh torch)
 
 configure: setup
-	@cmake --preset $(PRESET) --log-level=NOTICE
+	@cmake --preset $(PRESET) >/dev/null
 
 tests: configure
 	@cmake --build $(BUILD) -j $(JOBS)
