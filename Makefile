@@ -47,9 +47,10 @@ format:  ## format the C++ sources (clang-format)
 	@command -v clang-format >/dev/null || { echo "apt-get install clang-format"; exit 1; }
 	@git ls-files -co --exclude-standard '*.h' '*.cpp' | xargs clang-format -i
 
-tidy: tests  ## clang-tidy over all sources
+tidy:  ## clang-tidy over all sources
 	@command -v run-clang-tidy >/dev/null || { echo "apt-get install clang-tidy"; exit 1; }
-	@run-clang-tidy -quiet -p $(BUILD) -j $(JOBS) '$(CURDIR)/(src|tests)/'
+	@$(MAKE) --no-print-directory PRESET=tidy configure
+	@run-clang-tidy -quiet -p build-tidy -j $(JOBS) '$(CURDIR)/(src|tests)/'
 
 dist: all  ## an archive with the program, LibTorch, the embedded models and the docs
 	@cmake --build $(BUILD) --target package
@@ -59,7 +60,7 @@ cuda-check:  ## build against a CUDA wheel (several GB, no toolkit, no GPU) and 
 	build-cuda/zoetrope --version
 
 clean:  ## remove the build folders; keeps .venv and outputs
-	rm -rf build build-dev build-asan build-tsan build-cuda
+	rm -rf build build-dev build-asan build-tsan build-tidy build-cuda
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' Makefile | expand -t 14

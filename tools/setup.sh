@@ -75,8 +75,8 @@ check_tools() {
     version=$(cmake --version | sed -n 's/^cmake version //p')
     at_least "$version" 3.25 ||
         stop "cmake is version $version, 3.25 or newer is needed: apt-get install cmake, or pip install cmake"
-    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        stop "$PYTHON is too old, 3.10 or newer is needed: apt-get install python3, or PYTHON=<another> make"
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
+        stop "PYTHON=$PYTHON is not there or older than 3.10: apt-get install python3, or PYTHON=<another> make"
 }
 
 torch() {
