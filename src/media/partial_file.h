@@ -1,0 +1,52 @@
+// A file that is complete or absent: written under a hidden name beside its target, then renamed.
+//
+// Owns the hidden file until publish(); the destructor removes what was not published. One thread.
+// Errors: io, with the path and the system's reason.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+namespace zoetrope {
+
+// Makes the missing folders above a file; the destructor removes those of them that are still
+// empty.
+class ParentFolders {
+public:
+    explicit ParentFolders(const std::filesystem::path& file);
+    ~ParentFolders() { remove_empty(); }
+    ParentFolders(const ParentFolders&) = delete;
+    ParentFolders& operator=(const ParentFolders&) = delete;
+
+private:
+    void remove_empty();
+
+    std::vector<std::filesystem::path> created_;  // outermost first
+};
+
+class PartialFile {
+public:
+    // Creates ".<name>.partial-<process>-<n>" in the target's folder, which must exist.
+    explicit PartialFile(std::filesystem::path target);
+    ~PartialFile();
+    PartialFile(const PartialFile&) = delete;
+    PartialFile& operator=(const PartialFile&) = delete;
+
+    const std::filesystem::path& path() const { return path_; }
+    const std::filesystem::path& target() const { return target_; }
+
+    // Another name in the same folder.
+    void rename_target(std::filesystem::path target);
+
+    // Brings the bytes to the disk and gives the file its name, replacing an older one.
+    void publish();
+
+private:
+    std::filesystem::path target_;
+    std::filesystem::path path_;  // empty once published
+};
+
+// Makes renames inside the folder of `file` durable.
+void sync_folder_of(const std::filesystem::path& file);
+
+}  // namespace zoetrope
