@@ -17,8 +17,8 @@ std::int64_t parse_bytes(std::string_view text) {
                    [](unsigned char c) { return std::toupper(c); });
     if (!unit.empty() && unit.back() == 'B') unit.pop_back();
     if (unit.size() == 2 && unit.back() == 'I') unit.pop_back();
-    const auto power = unit.empty() ? 0 : std::string_view("KMGT").find(unit) + 1;
-    const bool known = unit.size() <= 1 && power <= 4;
+    const auto power = unit.empty() ? 0 : std::string_view("KMGT").find(unit) + 1;  // npos + 1 is 0
+    const bool known = unit.empty() || (unit.size() == 1 && power > 0);
     const double bytes = known ? number * std::pow(1024.0, static_cast<double>(power)) : -1;
     ZT_CHECK(error == std::errc() && bytes >= 0 && bytes < 9.2e18, bad_request,
              "'{}' is not a size: accepted are a number of bytes, or a number with K, M, G or T, "
