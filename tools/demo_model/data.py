@@ -91,6 +91,8 @@ RELATION_WORDS = {
     "left of": ("left of", "to the left of"),
     "right of": ("right of", "to the right of"),
 }
+OPENINGS = ("a video of", "a cartoon of", "an animation of")
+MOODS = ("happy", "smiling", "cute", "cheerful")  # every shape smiles: these words change nothing
 # Object colours too near to a background to be told apart.
 TOO_NEAR = {("sky", "cyan"), ("sky", "blue"), ("sunset", "orange"), ("sunset", "pink"), ("sunset", "purple"),
             ("meadow", "green"), ("navy", "blue"), ("navy", "purple"), ("beige", "yellow")}
@@ -182,7 +184,7 @@ def caption(scene: Scene, seed: int) -> str:
     elif form == 1:
         text = f"{where}, {noun} {finite} {rest}" if finite else f"{where}, {subject}"
     elif form == 2:
-        text = f"a video of {subject} {where}"
+        text = f"{_pick(rng, OPENINGS)} {subject} {where}"
     elif form == 3:
         text = f"{subject}, {where}"
     else:
@@ -194,8 +196,10 @@ def caption(scene: Scene, seed: int) -> str:
 
 
 def _noun(rng: np.random.Generator, thing: Thing) -> str:
-    words = f"{_pick(rng, SIZE_WORDS[thing.size])} {_pick(rng, COLOR_WORDS[thing.color])} " \
-            f"{_pick(rng, SHAPE_WORDS[thing.shape])}".strip()
+    mood = _pick(rng, MOODS) if rng.random() < 0.2 else ""
+    parts = (_pick(rng, SIZE_WORDS[thing.size]), mood, _pick(rng, COLOR_WORDS[thing.color]),
+             _pick(rng, SHAPE_WORDS[thing.shape]))
+    words = " ".join(part for part in parts if part)
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
@@ -213,7 +217,7 @@ def understand(prompt: str) -> Scene | None:
     text = re.sub(r"[^a-z ]", " ", prompt.lower())
     text = re.sub(r"\s+", " ", text)
     shapes, colors, sizes = (_alternatives(t) for t in (SHAPE_WORDS, COLOR_WORDS, SIZE_WORDS))
-    pattern = rf"(?:({'|'.join(sizes)}) )?({'|'.join(colors)}) ({'|'.join(shapes)})\b"
+    pattern = rf"(?:({'|'.join(sizes)}) )?(?:(?:{'|'.join(MOODS)}) )*({'|'.join(colors)}) ({'|'.join(shapes)})\b"
     nouns = re.findall(pattern, text)
     background = _find(text, _alternatives(BACKGROUND_WORDS))
     if not nouns or background is None:
@@ -244,7 +248,7 @@ def vocabulary() -> list[str]:
     tables = (SHAPE_WORDS, COLOR_WORDS, SIZE_WORDS, BACKGROUND_WORDS, PLACE_WORDS, RELATION_WORDS)
     phrases = [p for table in tables for options in table.values() for p in options]
     phrases += [p for forms in MOTION_WORDS.values() for pair in forms for p in pair]
-    return sorted({word for phrase in phrases + ["a an video of"] for word in phrase.split()})
+    return sorted({word for phrase in phrases + ["a", "an", *MOODS, *OPENINGS] for word in phrase.split()})
 
 
 # ---------------------------------------------------------------------------------- drawing
@@ -317,17 +321,18 @@ def _track(thing: Thing, scene: Scene, index: int, frames: int, aspect: tuple[fl
     return x, y, radius, angle
 
 
-def render(scene: Scene, frames: int = 17, height: int = 64, width: int = 64) -> np.ndarray:
-    """[frames, height, width, 3] float32 in 0..1."""
+def render(scene: Scene, frames: int = 17, height: int = 64, width: int = 64, only: slice = slice(None)) -> np.ndarray:
+    """[frames, height, width, 3] float32 in 0..1, or those of the frames that `only` selects."""
     rng = np.random.default_rng((scene.seed, 3))
     short = min(height, width)
     aspect = (width / short, height / short)
-    video = np.broadcast_to(backdrop(scene.background, height)[None, :, None], (frames, height, width, 3)).copy()
+    shown = len(range(frames)[only])
+    video = np.broadcast_to(backdrop(scene.background, height)[None, :, None], (shown, height, width, 3)).copy()
     grid_x = ((np.arange(width, dtype=np.float32) + 0.5) - width / 2) / short
     grid_y = ((np.arange(height, dtype=np.float32) + 0.5) - height / 2) / short
     for index, thing in enumerate(scene.things):
         track = _track(thing, scene, index, frames, aspect, rng)
-        cx, cy, radius, angle = (v.astype(np.float32)[:, None, None] for v in track)
+        cx, cy, radius, angle = (v[only].astype(np.float32)[:, None, None] for v in track)
         dx = (grid_x[None, None, :] - cx) / radius
         dy = (grid_y[None, :, None] - cy) / radius
         x = dx * np.cos(angle) + dy * np.sin(angle)

@@ -1,0 +1,181 @@
+"""Trains the denoiser and the text encoder together on stored latents, by flow matching.
+
+    python train_dit.py --work WORK --minutes 80
+
+Reads every shard under WORK/latents (and looks for new ones now and then), goes on from WORK/dit.pt
+if that exists. A quarter of the samples keeps the first latent frame clean at time 0, which is how
+Wan2.2's 5B model does image-to-video.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import data
+import model
+import run_state
+import tokenizer as tokenizer_module
+
+PEAK_RATE = 1.5e-3
+MUON_RATE = 4e-3
+CAPTION_DROPOUT = 0.1
+IMAGE_SHARE = 0.25
+STRANGE_WORD_SHARE = 0.1
+TRAIN_SHIFT = 2.0
+RESCAN_STEPS = 200
+
+
+class Latents:
+    """The stored clips, grouped by shape; a batch is drawn from one group."""
+
+    def __init__(self, root: Path, rng: np.random.Generator):
+        self._root = root
+        self._rng = rng
+        self._files: dict[str, list[Path]] = {}
+        self._seeds: dict[str, np.ndarray] = {}
+        self._rows: dict[str, torch.Tensor] = {}
+        self._order: dict[str, list[int]] = {}
+
+    def rescan(self) -> None:
+        for folder in sorted(p for p in self._root.iterdir() if p.is_dir()):
+            files = sorted(folder.glob("*.npy"))
+            if not files or files == self._files.get(folder.name):
+                continue
+            arrays = [np.load(file) for file in files]
+            self._files[folder.name] = files
+            self._rows[folder.name] = torch.from_numpy(np.concatenate(arrays))
+            self._seeds[folder.name] = np.concatenate(
+                [int(file.stem) + np.arange(len(a)) for file, a in zip(files, arrays)])
+            self._order[folder.name] = []
+            print(f"{folder.name}: {len(self._seeds[folder.name])} clips", flush=True)
+
+    def batch(self, size: int, shape: str) -> tuple[torch.Tensor, np.ndarray]:
+        """Latents [size, 16, F, H, W] and the seeds of their scenes, each clip once per epoch."""
+        if len(self._order[shape]) < size:
+            self._order[shape] = self._rng.permutation(len(self._seeds[shape])).tolist()
+        picked = [self._order[shape].pop() for _ in range(size)]
+        return self._rows[shape][picked].float(), self._seeds[shape][picked]
+
+    @property
+    def shapes(self) -> list[str]:
+        return sorted(self._rows)
+
+
+def make_prompt(seed: int, rng: np.random.Generator) -> str:
+    """A fresh caption of the scene; sometimes none, sometimes with a word that means nothing."""
+    if rng.random() < CAPTION_DROPOUT:
+        return ""
+    text = data.caption(data.sample_scene(int(seed)), int(rng.integers(1 << 30)))
+    if rng.random() < STRANGE_WORD_SHARE:
+        letters = rng.integers(97, 123, size=int(rng.integers(3, 9)))
+        words = text.split(" ")
+        words.insert(int(rng.integers(len(words) + 1)), bytes(letters.tolist()).decode())
+        text = " ".join(words)
+    return text
+
+
+def split_parameters(modules: list[torch.nn.Module]) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """The matrices of the layers, which Muon takes, and everything else."""
+    matrices, others = [], []
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            inner = name.startswith("blocks.") or ".block." in name
+            is_matrix = inner and parameter.ndim == 2 and "relative_attention_bias" not in name
+            (matrices if is_matrix else others).append(parameter)
+    return matrices, others
+
+
+def loss_of(networks: torch.nn.ModuleDict, clean: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor,
+            rotary: tuple[torch.Tensor, torch.Tensor], rng: torch.Generator) -> torch.Tensor:
+    """Mean squared error of the velocity noise - clean, over the frames that are noisy."""
+    batch, _, frames = clean.shape[:3]
+    uniform = torch.rand(batch, generator=rng)
+    sigma = (TRAIN_SHIFT * uniform / (1 + (TRAIN_SHIFT - 1) * uniform)).view(batch, 1).repeat(1, frames)
+    if frames > 1:
+        sigma[torch.rand(batch, generator=rng) < IMAGE_SHARE, 0] = 0.0
+    noise = torch.randn(clean.shape, generator=rng)
+    weight = sigma.view(batch, 1, frames, 1, 1)
+    noisy = (1 - weight) * clean + weight * noise
+    text, bias = model.encode_text(networks["text_encoder"], ids, mask)
+    velocity = model.denoise(networks["dit"], noisy, sigma * 1000, text, bias, rotary)
+    counted = (sigma > 0).float().view(batch, 1, frames, 1, 1)
+    error = (velocity.float() - (noise - clean)).square() * counted
+    return error.sum() / (counted.sum() * clean[0, :, 0].numel())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=80)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pause-file", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+
+    words = tokenizer_module.load(args.work / "tokenizer")
+    networks = torch.nn.ModuleDict({"text_encoder": model.make_text_encoder(words.vocab_size()),
+                                    "dit": model.make_dit()})
+    matrices, others = split_parameters(list(networks.values()))
+    optimizers = [torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+                  torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)]
+    peaks = (MUON_RATE, PEAK_RATE)
+    average = run_state.Average(networks, 0.999)
+    step, worked_s = 0, 0.0
+    checkpoint = args.work / "dit.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        networks.load_state_dict(state["networks"])
+        for optimizer, saved in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        average.values = state["average"]
+        step, worked_s = state["step"], state["worked_s"]
+
+    rng = np.random.default_rng(step + 1)
+    noise_rng = torch.Generator().manual_seed(step + 1)
+    latents = Latents(args.work / "latents", rng)
+    clock = run_state.Clock(args.minutes, args.pause_file, worked_s)
+    rotary: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    recent: list[float] = []
+    saved_at = time.monotonic()
+    while clock.progress < 1:
+        if step % RESCAN_STEPS == 0 or not latents.shapes:
+            latents.rescan()
+        for optimizer, peak in zip(optimizers, peaks):
+            for group in optimizer.param_groups:
+                group["lr"] = run_state.learning_rate(peak, step, clock.progress)
+        shape = latents.shapes[int(rng.integers(len(latents.shapes)))]
+        clean, seeds = latents.batch(args.batch, shape)
+        if shape not in rotary:
+            rotary[shape] = model.rotary_table(networks["dit"], clean)
+        ids, mask = model.tokenize(words, [make_prompt(seed, rng) for seed in seeds])
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(networks, clean, ids, mask, rotary[shape], noise_rng)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        average.update(networks, step)
+        step += 1
+        recent.append(loss.item())
+        clock.wait()
+        if step % 50 == 0:
+            print(f"step {step} {clock.worked_s:.0f} s loss {np.mean(recent):.4f}", flush=True)
+            recent.clear()
+        if time.monotonic() - saved_at > run_state.CHECKPOINT_EVERY_S or clock.progress >= 1:
+            run_state.save(checkpoint, {"networks": networks.state_dict(), "average": average.values,
+                                        "optimizers": [o.state_dict() for o in optimizers], "step": step,
+                                        "worked_s": clock.worked_s})
+            saved_at = time.monotonic()
+
+
+if __name__ == "__main__":
+    main()

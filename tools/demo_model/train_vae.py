@@ -1,0 +1,203 @@
+"""Trains the VAE (Wan2.1 architecture, small) on generated stills and clips.
+
+    python train_vae.py --work WORK --minutes 35
+
+Goes on from WORK/vae.pt if that exists. At the end, WORK/vae holds the averaged weights with
+latents_mean and latents_std measured on fresh clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+import data
+import muon
+import run_state
+
+CONFIG = dict(base_dim=12, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True])
+MUON_RATE = 6e-3
+PEAK_RATE = 2e-3
+KL_WEIGHT = 1e-4
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Until `until` (a share of the working time), batches of this shape in each process."""
+
+    until: float
+    batch: int
+    frames: int
+    crop: int
+
+
+PHASES = (Phase(0.45, 16, 1, 32), Phase(0.80, 4, 5, 32), Phase(0.92, 2, 9, 64), Phase(2.0, 1, 17, 64))
+
+
+def make_batch(first_seed: int, phase: Phase) -> torch.Tensor:
+    """[batch, 3, frames, crop, crop] in -1..1: a random window of each clip in time and place."""
+    clips = []
+    for seed in range(first_seed, first_seed + phase.batch):
+        rng = np.random.default_rng((seed, 4))
+        start = int(rng.integers(17 - phase.frames + 1))
+        side = 64 if rng.random() < 0.8 else 96
+        clip = data.render(data.sample_scene(seed), 17, side, side, slice(start, start + phase.frames))
+        top, left = rng.integers(side - phase.crop + 1, size=2)
+        clips.append(clip[:, top:top + phase.crop, left:left + phase.crop])
+    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3) * 2 - 1
+
+
+def to_channels_last(vae: AutoencoderKLWan) -> None:
+    """The memory layout in which CPU convolutions of few channels run fastest."""
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+        elif isinstance(module, torch.nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def initialise(vae: AutoencoderKLWan) -> None:
+    """Starts as a picture autoencoder applied to each frame, which learns clips much sooner."""
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        if not isinstance(module, torch.nn.Conv3d):
+            continue
+        taps = module.weight
+        module.bias.zero_()
+        if taps.shape[2:] == (3, 1, 1):  # the resampling in time: frames pass as they are
+            taps.mul_(0.1)
+            for tap, share in enumerate((0.2, 0.3, 0.5) if module.stride[0] == 2 else (0.0, 0.0, 1.0)):
+                for row in range(taps.shape[0]):
+                    taps[row, row % taps.shape[1], tap] += share
+        else:  # the last tap is the present frame
+            taps[:, :, :-1].mul_(0.1)
+            torch.nn.init.normal_(taps[:, :, -1], std=taps[0, :, -1].numel() ** -0.5)
+    vae.quant_conv.bias[vae.config.z_dim:] = -4.0  # log variance: little noise at first
+
+
+def still_convolution(self: WanCausalConv3d, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
+    """WanCausalConv3d.forward, where a first frame meets its own tap only: the others see zeros."""
+    if cache_x is None and x.shape[2] == 1 and self.kernel_size[0] == 3 and self._padding[4] == 2:
+        return F.conv2d(x[:, :, 0], self.weight[:, :, 2], self.bias, padding=self._padding[0]).unsqueeze(2)
+    return plain_convolution(self, x, cache_x)
+
+
+plain_convolution = WanCausalConv3d.forward
+WanCausalConv3d.forward = still_convolution
+
+
+def encode_still(vae: AutoencoderKLWan, video: torch.Tensor) -> DiagonalGaussianDistribution:
+    """vae.encode of single frames, without the copies for later frames."""
+    return DiagonalGaussianDistribution(vae.quant_conv(vae.encoder(video)))
+
+
+def decode(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
+    """vae.decode without its clamp, which would stop the gradient."""
+    latents = vae.post_quant_conv(latents)
+    if latents.shape[2] == 1:
+        return vae.decoder(latents, first_chunk=True)
+    vae.clear_cache()
+    pieces = []
+    for index in range(latents.shape[2]):
+        vae._conv_idx = [0]
+        pieces.append(vae.decoder(latents[:, :, index:index + 1], feat_cache=vae._feat_map, feat_idx=vae._conv_idx,
+                                  first_chunk=index == 0))
+    vae.clear_cache()
+    return torch.cat(pieces, 2)
+
+
+def losses(vae: AutoencoderKLWan, video: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    posterior = encode_still(vae, video) if video.shape[2] == 1 else vae.encode(video).latent_dist
+    error = decode(vae, posterior.sample()) - video
+    charbonnier = (error.square() + 1e-6).sqrt().mean()
+    edges = sum(torch.diff(error, dim=axis).abs().mean() for axis in (3, 4))
+    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+    parts = {"pixel": charbonnier.item(), "edge": edges.item(), "kl": kl.item(), "mse": error.square().mean().item()}
+    return charbonnier + 0.5 * edges + KL_WEIGHT * kl, parts
+
+
+@torch.no_grad()
+def measure_latents(vae: AutoencoderKLWan, clips: int = 192) -> tuple[list[float], list[float]]:
+    latents = []
+    for seed in range(10_000_000, 10_000_000 + clips, 8):
+        latents.append(vae.encode(make_batch(seed, Phase(1, 8, 17, 64))).latent_dist.mean)
+    stacked = torch.cat(latents)
+    return stacked.mean((0, 2, 3, 4)).tolist(), stacked.std((0, 2, 3, 4)).tolist()
+
+
+def train(team: run_state.Team, args: argparse.Namespace) -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(**CONFIG)
+    initialise(vae)
+    to_channels_last(vae)
+    parameters = list(vae.parameters())
+    kernels = [p for p in parameters if p.ndim >= 4 and min(p.shape[0], p[0].numel()) > 3]
+    others = [p for p in parameters if all(p is not k for k in kernels)]
+    optimizers = [muon.Muon(kernels, lr=MUON_RATE), torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.95))]
+    average = run_state.Average(vae, 0.998)
+    step, seen, worked_s = 0, 0, 0.0
+    checkpoint = args.work / "vae.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        vae.load_state_dict(state["vae"])
+        for optimizer, saved in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        average.values = state["average"]
+        step, seen, worked_s = state["step"], state["seen"], state["worked_s"]
+    torch.manual_seed(1000 * step + team.rank)
+    clock = run_state.Clock(args.minutes, args.pause_file, worked_s)
+    saved_at = time.monotonic()
+    while clock.progress < 1:
+        phase = next(p for p in PHASES if clock.progress < p.until)
+        for optimizer, peak in zip(optimizers, (MUON_RATE, PEAK_RATE)):
+            for group in optimizer.param_groups:
+                group["lr"] = run_state.learning_rate(peak, step, clock.progress)
+        video = make_batch(seen + team.rank * phase.batch, phase).contiguous(memory_format=torch.channels_last_3d)
+        loss, parts = losses(vae, video)
+        vae.zero_grad(set_to_none=True)
+        loss.backward()
+        clock.worked_s = team.average_gradients(parameters, clock.worked_s)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        average.update(vae, step)
+        step, seen = step + 1, seen + phase.batch * team.size
+        clock.wait()
+        if team.leads and step % 20 == 0:
+            numbers = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
+            print(f"step {step} {clock.worked_s:.0f} s frames {phase.frames} {numbers}", flush=True)
+        if team.leads and time.monotonic() - saved_at > run_state.CHECKPOINT_EVERY_S:
+            run_state.save(checkpoint, {"vae": vae.state_dict(), "average": average.values,
+                                        "optimizers": [o.state_dict() for o in optimizers],
+                                        "step": step, "seen": seen, "worked_s": clock.worked_s})
+            saved_at = time.monotonic()
+
+    if team.leads:
+        average.copy_to(vae)
+        mean, std = measure_latents(vae)
+        vae.register_to_config(latents_mean=mean, latents_std=std)
+        vae.save_pretrained(args.work / "vae")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=35)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--pause-file", type=Path)
+    run_state.launch(train, parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
