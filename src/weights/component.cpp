@@ -8,10 +8,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <map>
-#include <ranges>
-#include <set>
-#include <unordered_map>
 #include <unordered_set>
 
 namespace zoetrope {
@@ -24,55 +22,18 @@ constexpr std::array<std::string_view, 2> kStems = {"diffusion_pytorch_model", "
 constexpr std::string_view kFileEnd = ".safetensors";
 constexpr std::string_view kIndexEnd = ".safetensors.index.json";
 
-class JoinedSource final : public TensorSource {
-public:
-    JoinedSource(std::vector<std::shared_ptr<const TensorSource>> sources, std::string description)
-        : sources_(std::move(sources)), description_(std::move(description)) {
-        std::unordered_map<std::string_view, std::size_t> owners;
-        for (std::size_t s = 0; s < sources_.size(); ++s) {
-            const auto tensors = sources_[s]->tensors();
-            for (std::size_t i = 0; i < tensors.size(); ++i) {
-                const auto [owner, inserted] = owners.emplace(tensors[i].name, s);
-                ZT_CHECK(inserted, io, "tensor {} is in both {} and {}", tensors[i].name,
-                         sources_[owner->second]->description(), sources_[s]->description());
-                tensors_.push_back(tensors[i]);
-                places_.push_back({s, i});
-            }
-        }
-    }
+// Whether the name is taken; a link to nothing counts, and is reported when it is opened.
+bool is_present(const fs::path& path) {
+    std::error_code ignored;
+    return fs::exists(fs::symlink_status(path, ignored));
+}
 
-    std::span<const TensorInfo> tensors() const override { return tensors_; }
-
-    at::Tensor read(std::size_t index) const override {
-        const Place& place = places_.at(index);
-        return sources_[place.source]->read(place.index);
-    }
-
-    std::string description() const override { return description_; }
-
-    // Of all sources; where two have the same key, the first one's.
-    std::vector<std::pair<std::string, std::string>> metadata() const override {
-        std::vector<std::pair<std::string, std::string>> pairs;
-        std::unordered_set<std::string> keys;
-        for (const auto& source : sources_) {
-            for (auto& pair : source->metadata()) {
-                if (keys.insert(pair.first).second) pairs.push_back(std::move(pair));
-            }
-        }
-        return pairs;
-    }
-
-private:
-    struct Place {
-        std::size_t source;
-        std::size_t index;
-    };
-
-    std::vector<std::shared_ptr<const TensorSource>> sources_;
-    std::string description_;
-    std::vector<TensorInfo> tensors_;
-    std::vector<Place> places_;
-};
+// The name of a .safetensors file without a folder, so that nothing outside of the model is opened.
+bool is_plain_name(const std::string& name) {
+    return name.ends_with(kFileEnd) && std::none_of(name.begin(), name.end(), [](unsigned char c) {
+               return c == '/' || std::iscntrl(c) != 0;
+           });
+}
 
 // The shards that an index names, each of which must lie in its folder, and what must be in each.
 std::map<std::string, std::vector<std::string>> shards_of(const fs::path& index) {
@@ -85,14 +46,10 @@ std::map<std::string, std::vector<std::string>> shards_of(const fs::path& index)
         ZT_CHECK(file.is_string(), io, "{}: the file of tensor {} is not a text", index.string(),
                  tensor);
         const auto& name = file.get_ref<const std::string&>();
-        // A plain name: no folder, so nothing outside of the model is opened.
-        ZT_CHECK(
-            fs::path(name).filename() == name && name.ends_with(kFileEnd) &&
-                name.find('\0') == std::string::npos,
-            io,
-            "{}: tensor {} is said to be in '{}', which is not the name of a .safetensors file "
-            "in the same folder",
-            index.string(), tensor, name);
+        ZT_CHECK(is_plain_name(name), io,
+                 "{}: tensor {} is said to be in {}, which is not the name of a .safetensors file "
+                 "in the same folder",
+                 index.string(), tensor, file.dump());
         shards[name].push_back(tensor);
     }
     return shards;
@@ -102,7 +59,8 @@ std::shared_ptr<const TensorSource> open_index(const fs::path& index) {
     const auto shards = shards_of(index);
     std::vector<std::string> absent;
     for (const auto& [name, tensors] : shards) {
-        if (!fs::exists(index.parent_path() / name)) absent.push_back(name);
+        std::error_code ignored;
+        if (!fs::exists(index.parent_path() / name, ignored)) absent.push_back(name);
     }
     ZT_CHECK(absent.empty(), not_found,
              "{} names {} files, of which are missing: {}. Download them", index.string(),
@@ -145,54 +103,54 @@ std::string variant_of(std::string_view name, std::string_view stem) {
     } else if (name.starts_with(kIndexBegin) && name.ends_with(kJson)) {
         name.remove_prefix(kIndexBegin.size());
         name.remove_suffix(kJson.size());
+    } else {
+        return {};
     }
     const bool one_word = name.size() > 1 && name.starts_with('.') &&
                           name.substr(1).find_first_of(".-") == std::string_view::npos;
     return one_word ? std::string(name.substr(1)) : std::string();
 }
 
-// Where a folder has its weights in variants only: that one, or an error if there are several.
-fs::path find_variant(const fs::path& folder) {
-    std::set<fs::path> found;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        const fs::path name = entry.path().filename();
-        if (name.extension() != ".safetensors" && name.extension() != ".json") continue;
-        for (const std::string_view stem : kStems) {
-            if (!variant_of(name.string(), stem).empty()) found.insert(entry.path());
-        }
+// Where a folder has its weights in variants only: the name of that file, or an error if there are
+// several; empty if there is none.
+std::string find_variant(const fs::path& folder) {
+    std::vector<std::string> found;
+    std::error_code error;
+    for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+         entry.increment(error)) {
+        const std::string name = entry->path().filename().string();
+        const bool is_variant =
+            std::any_of(kStems.begin(), kStems.end(),
+                        [&](std::string_view stem) { return !variant_of(name, stem).empty(); });
+        if (is_variant) found.push_back(name);
     }
+    ZT_CHECK(!error, io, "cannot list {}: {}", folder.string(), error.message());
+    std::sort(found.begin(), found.end());
     ZT_CHECK(found.size() <= 1, bad_request,
              "{} has its weights in several variants ({}): give the path of one of them",
-             folder.string(),
-             fmt::join(found | std::views::transform(
-                                   [](const fs::path& path) { return path.filename().string(); }),
-                       ", "));
-    return found.empty() ? fs::path() : *found.begin();
+             folder.string(), fmt::join(found, ", "));
+    return found.empty() ? std::string() : found.front();
 }
 
 }  // namespace
 
-std::shared_ptr<const TensorSource> join_sources(
-    std::vector<std::shared_ptr<const TensorSource>> sources, std::string description) {
-    return std::make_shared<JoinedSource>(std::move(sources), std::move(description));
-}
-
 std::shared_ptr<const TensorSource> open_component(const fs::path& path) {
-    ZT_CHECK(fs::exists(path), not_found, "there is no file or folder {}", path.string());
-    if (!fs::is_directory(path)) return open_file(path);
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    ZT_CHECK(fs::exists(status), not_found, "cannot open {}: {}", path.string(), error.message());
+    if (!fs::is_directory(status)) return open_file(path);
     std::vector<std::string> tried;
     for (const std::string_view stem : kStems) {
         for (const std::string_view end : {kFileEnd, kIndexEnd}) {
             tried.push_back(fmt::format("{}{}", stem, end));
-            if (fs::exists(path / tried.back())) return open_file(path / tried.back());
+            if (is_present(path / tried.back())) return open_file(path / tried.back());
         }
     }
-    const fs::path variant = find_variant(path);
+    const std::string variant = find_variant(path);
     ZT_CHECK(!variant.empty(), not_found, "{} holds no weights: looked for {} and their variants",
              path.string(), fmt::join(tried, ", "));
-    log::info("{} has its weights as {} only: taking that", path.string(),
-              variant.filename().string());
-    return open_file(variant);
+    log::info("{} has its weights as {} only: taking that", path.string(), variant);
+    return open_file(path / variant);
 }
 
 }  // namespace zoetrope

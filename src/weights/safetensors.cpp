@@ -172,16 +172,6 @@ std::string header_text(std::span<const NamedTensor* const> tensors,
 
 }  // namespace
 
-std::int64_t TensorInfo::elements() const {
-    std::int64_t count = 1;
-    for (const std::int64_t size : shape) count *= size;
-    return count;
-}
-
-std::int64_t TensorInfo::bytes() const {
-    return elements() * static_cast<std::int64_t>(c10::elementSize(dtype));
-}
-
 std::shared_ptr<const TensorSource> open_safetensors(const std::filesystem::path& file) {
     return std::make_shared<SafetensorsFile>(file);
 }

@@ -15,7 +15,8 @@ namespace {
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // of the reference implementation
 constexpr std::size_t kMaxDimensions = 64;              // of LibTorch's operators
-constexpr std::size_t kShownCharacters = 120;           // of a name in a message
+constexpr std::size_t kMaxNameBytes = 1000;             // far above any model's
+constexpr std::size_t kShownCharacters = 120;           // of a file's text in a message
 
 struct DtypeRow {
     Dtype dtype;
@@ -209,6 +210,12 @@ private:
     }
 
     bool top_key(std::string& key) {
+        // Names go into messages and on terminals, here and in every later stage.
+        ZT_CHECK(key.size() <= kMaxNameBytes &&
+                     std::none_of(key.begin(), key.end(),
+                                  [](unsigned char c) { return c < ' ' || c == 127; }),
+                 io, "{}: '{}' is no tensor name: it has {} bytes, or control characters", source_,
+                 shown(key), key.size());
         ZT_CHECK(names_.insert(key).second, io, "{}: the header has '{}' twice", source_,
                  shown(key));
         key_ = std::move(key);

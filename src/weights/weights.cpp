@@ -7,7 +7,9 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 
 namespace zoetrope {
 namespace {
@@ -23,15 +25,14 @@ std::string list_of(const std::vector<std::string>& names) {
 
 // FNV-1a (Fowler, Noll, Vo), so that a tensor's random values depend on its name alone.
 std::uint64_t hash_of(std::string_view text) {
-    std::uint64_t hash = 1469598103934665603ULL;
+    std::uint64_t hash = 14695981039346656037ULL;
     for (const unsigned char c : text) hash = (hash ^ c) * 1099511628211ULL;
     return hash;
 }
 
 at::Tensor random_tensor(const Param& param, const RandomSourceOptions& options) {
     const bool is_norm = param.name.find("norm") != std::string::npos ||
-                         param.name.find("gamma") != std::string::npos ||
-                         param.name.find("layer_norm") != std::string::npos;
+                         param.name.find("gamma") != std::string::npos;
     const bool is_bias = param.name.ends_with("bias");
     if (is_bias) return at::zeros(param.shape, options.dtype);
     if (is_norm) return at::ones(param.shape, options.dtype);
@@ -51,15 +52,15 @@ Weights::Weights(std::string component, std::shared_ptr<const TensorSource> sour
     for (std::size_t i = 0; i < tensors.size(); ++i) index_.emplace(tensors[i].name, i);
 }
 
+Weights::Weights(std::string component, RandomSourceOptions options)
+    : component_(std::move(component)), random_(options) {}
+
 Weights Weights::open(std::string component, const std::filesystem::path& path) {
     return Weights(std::move(component), open_component(path));
 }
 
 Weights Weights::random(std::string component, RandomSourceOptions options) {
-    Weights weights(std::move(component), join_sources({}, "random weights"));
-    weights.source_ = nullptr;
-    weights.random_ = options;
-    return weights;
+    return Weights(std::move(component), options);
 }
 
 bool Weights::contains(const std::string& name) const {
@@ -117,26 +118,29 @@ void Weights::check() const {
     fail(ErrorKind::io, "{} Check that the config.json beside the weights belongs to them", text);
 }
 
+std::size_t Weights::position_of(const Param& param) const {
+    const auto found = index_.find(param.name);
+    ZT_CHECK(found != index_.end(), internal, "the {} weights have no tensor {}", component_,
+             param.name);
+    return found->second;
+}
+
 at::Tensor Weights::read(const Param& param) const {
     if (source_ == nullptr) return random_tensor(param, random_);
-    return source_->read(index_.at(param.name));
+    return source_->read(position_of(param));
 }
 
 at::ScalarType Weights::stored_dtype(const Param& param) const {
-    return source_ == nullptr ? random_.dtype : source_->tensors()[index_.at(param.name)].dtype;
+    return source_ == nullptr ? random_.dtype : source_->tensors()[position_of(param)].dtype;
 }
 
 at::ScalarType Weights::main_dtype() const {
     if (source_ == nullptr) return random_.dtype;
-    std::unordered_map<int, std::int64_t> elements;
-    for (const auto& tensor : source_->tensors()) {
-        elements[static_cast<int>(tensor.dtype)] += tensor.elements();
-    }
-    int best = static_cast<int>(at::kFloat);
-    for (const auto& [dtype, count] : elements) {
-        if (count > elements[best]) best = dtype;
-    }
-    return static_cast<at::ScalarType>(best);
+    std::map<at::ScalarType, std::int64_t> elements = {{at::kFloat, 0}};
+    for (const auto& tensor : source_->tensors()) elements[tensor.dtype] += tensor.elements();
+    return std::max_element(elements.begin(), elements.end(),
+                            [](const auto& a, const auto& b) { return a.second < b.second; })
+        ->first;
 }
 
 }  // namespace zoetrope

@@ -48,7 +48,8 @@ public:
     const std::string& component() const { return component_; }
     std::span<const Param> params() const { return params_; }
 
-    // The stored tensor of a declared parameter, zero-copy where it comes from a file.
+    // The stored tensor of a declared parameter, zero-copy where it comes from a file. After
+    // check(); any thread.
     at::Tensor read(const Param& param) const;
     // Its dtype as stored.
     at::ScalarType stored_dtype(const Param& param) const;
@@ -59,6 +60,9 @@ public:
     at::ScalarType main_dtype() const;
 
 private:
+    Weights(std::string component, RandomSourceOptions options);
+    std::size_t position_of(const Param& param) const;
+
     std::string component_;
     std::shared_ptr<const TensorSource> source_;  // null: random weights
     RandomSourceOptions random_;
