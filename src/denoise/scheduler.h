@@ -48,6 +48,9 @@ public:
     virtual at::Tensor step(const at::Tensor& velocity, int step, const at::Tensor& sample,
                             at::Generator& generator) = 0;
 
+    // restore() comes after set_timesteps() of the same run; the next step is then
+    // state.next_step. A state with nothing but next_step begins a run there without history
+    // (video-to-video). Errors: io for a state of another scheduler or run.
     virtual SchedulerState state() const = 0;
     virtual void restore(const SchedulerState& state) = 0;
 
