@@ -33,14 +33,13 @@ if(ZT_WITH_TORCH)
 
     add_library(torch::torch INTERFACE IMPORTED)
     target_compile_options(torch::torch INTERFACE "SHELL:-idirafter ${ZT_TORCH_DIR}/include")
-    target_link_directories(torch::torch INTERFACE ${ZT_TORCH_DIR}/lib)
-    target_link_options(torch::torch INTERFACE "LINKER:-rpath,${ZT_TORCH_DIR}/lib")
-    target_link_libraries(torch::torch INTERFACE torch torch_cpu c10)
+    set(lib ${ZT_TORCH_DIR}/lib)  # whole paths: CMake writes the build's run path from them
+    target_link_libraries(torch::torch INTERFACE ${lib}/libtorch.so ${lib}/libtorch_cpu.so ${lib}/libc10.so)
     foreach(device cuda hip)
-        if(EXISTS ${ZT_TORCH_DIR}/lib/libtorch_${device}.so)
+        if(EXISTS ${lib}/libtorch_${device}.so)
             # Nothing in our code names a symbol of these two; they register the device's operators when they are loaded.
             target_link_libraries(torch::torch INTERFACE
-                -Wl,--no-as-needed torch_${device} c10_${device} -Wl,--as-needed)
+                -Wl,--no-as-needed ${lib}/libtorch_${device}.so ${lib}/libc10_${device}.so -Wl,--as-needed)
             # The device's libraries lie in wheels of their own beside torch; the program finds them through
             # libtorch_${device}'s own run path, the linker needs no look at them.
             target_link_options(torch::torch INTERFACE LINKER:--allow-shlib-undefined)

@@ -1,8 +1,10 @@
 # `make dist`: an archive whose program finds its models beside it and LibTorch in lib/. FFmpeg, ICU and SentencePiece
 # come from the distribution. A CUDA wheel is too large to carry: that program looks for it where it was built.
-set_target_properties(zoetrope PROPERTIES INSTALL_RPATH "$ORIGIN/lib;${ZT_TORCH_DIR}/lib")
 install(TARGETS zoetrope RUNTIME DESTINATION .)
-if(NOT EXISTS ${ZT_TORCH_DIR}/lib/libtorch_cuda.so AND NOT EXISTS ${ZT_TORCH_DIR}/lib/libtorch_hip.so)
+if(EXISTS ${ZT_TORCH_DIR}/lib/libtorch_cuda.so OR EXISTS ${ZT_TORCH_DIR}/lib/libtorch_hip.so)
+    set_target_properties(zoetrope PROPERTIES INSTALL_RPATH ${ZT_TORCH_DIR}/lib)
+else()
+    set_target_properties(zoetrope PROPERTIES INSTALL_RPATH "$ORIGIN/lib")
     file(GLOB libtorch ${ZT_TORCH_DIR}/lib/libtorch.so ${ZT_TORCH_DIR}/lib/libtorch_cpu.so
          ${ZT_TORCH_DIR}/lib/libc10.so ${ZT_TORCH_DIR}/lib/libgomp*.so*)
     install(FILES ${libtorch} DESTINATION lib)

@@ -6,10 +6,12 @@ an AVX-512 copy of it would then run on a CPU without AVX-512. Such files keep a
 namespaces and export one plain function or table.
 
 usage: tools/check_symbols.py <build folder>
+       tools/check_symbols.py --self-test <compiler>
 """
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ISA_OBJECT = re.compile(r"_(avx2|avx512|avx512bf16|avx512vnni|amx|amxint8)\.cpp\.o$")
@@ -24,20 +26,41 @@ def weak_symbols(obj):
     return [row[2] for row in rows if len(row) == 3 and row[1] in ("V", "W", "u")]
 
 
+def check(folder):
+    """Returns (number of objects looked at, a sentence per weak symbol)."""
+    objects = sorted(p for p in Path(folder).rglob("*.o") if ISA_OBJECT.search(p.name))
+    return len(objects), [
+        f"{obj}: weak symbol {symbol}: put it in an anonymous namespace or leave it out."
+        for obj in objects
+        for symbol in weak_symbols(obj)
+    ]
+
+
+def self_test(compiler):
+    """The inline function of one file is found; a file that keeps to the rule passes."""
+    leak = "inline int twice(int x) { return 2 * x; }\nint leak(int x) { return twice(x); }\n"
+    clean = "namespace { inline int twice(int x) { return 2 * x; } }\nint clean(int x) { return twice(x); }\n"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in (("leak_avx2.cpp", leak), ("leak_ref.cpp", leak), ("clean_amx.cpp", clean)):
+            source = Path(folder) / name
+            source.write_text(text)
+            subprocess.run([compiler, "-O0", "-c", str(source), "-o", f"{source}.o"], check=True)
+        count, found = check(folder)
+    if count == 2 and len(found) == 1 and "leak_avx2.cpp.o: weak symbol twice(int)" in found[0]:
+        return 1, []
+    return count, [f"expected one weak symbol in leak_avx2.cpp.o, found: {found}"]
+
+
 def main():
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        sys.exit("usage: tools/check_symbols.py <build folder>")
-    objects = sorted(p for p in Path(sys.argv[1]).rglob("*.o") if ISA_OBJECT.search(p.name))
-    found = 0
-    for obj in objects:
-        for symbol in weak_symbols(obj):
-            print(f"{obj}: weak symbol {symbol}: put it in an anonymous namespace or leave it out.")
-            found += 1
-    if not objects:
-        print("check_symbols: this build has no objects of instruction-set files")
-    elif not found:
-        print(f"check_symbols: {len(objects)} objects of instruction-set files, no weak symbol")
-    sys.exit(1 if found else 0)
+    if len(sys.argv) == 3 and sys.argv[1] == "--self-test":
+        count, found = self_test(sys.argv[2])
+    elif len(sys.argv) == 2 and Path(sys.argv[1]).is_dir():
+        count, found = check(sys.argv[1])
+    else:
+        sys.exit(__doc__.split("\n\n")[-1])
+    if found:
+        sys.exit("\n".join(found))
+    print(f"check_symbols: {count or 'no'} objects of instruction-set files, no weak symbol")
 
 
 if __name__ == "__main__":
