@@ -1,9 +1,9 @@
 // The UMT5 tokenizer: text -> ids, by SentencePiece's unigram model.
 //
-// Reads spiece.model, or tokenizer.json (Hugging Face tokenizers), which is converted in memory to
-// a SentencePiece model, so that there is one engine. Ids are those of Transformers' T5 tokenizers,
-// with ids of special tokens taken from the model file itself. Immutable after opening; any thread
-// may encode.
+// Reads tokenizer.json (Hugging Face tokenizers) or spiece.model. Ids are those of Transformers 5's
+// T5Tokenizer, except that the unknown token's id is the file's own (UMT5: 3), where Transformers 5
+// puts 2 whatever the file says. Text that has no piece becomes the unknown token, in models with
+// byte pieces too. Immutable after opening; any thread may encode.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,10 @@ namespace zoetrope {
 
 class Tokenizer {
 public:
-    // The tokenizer/ folder of a model, or one of the two files.
+    // The tokenizer/ folder of a model, or one of the two files. Of a folder with both,
+    // tokenizer.json is read, as by Transformers. tokenizer_config.json and special_tokens_map.json
+    // beside them add their special tokens; spiece.model has sentinels <extra_id_N> only where
+    // they name them (extra_ids).
     // Errors: not_found with the names looked for; io for a broken file; unsupported for another
     // kind of tokenizer.
     static Tokenizer open(const std::filesystem::path& path);

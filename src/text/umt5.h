@@ -2,7 +2,8 @@
 // position bias.
 //
 // Only real tokens are computed: with the padding masked, a position's result depends on real
-// tokens alone. Immutable; encode() may run on several threads with one lease each. Key names are
+// tokens alone. The sum that the blocks add to is kept in float32, whatever the compute dtype.
+// Immutable; encode() may run on several threads with one lease each. Key names are
 // Transformers'.
 #pragma once
 
@@ -19,6 +20,8 @@
 
 namespace zoetrope {
 
+enum class Umt5Activation { gelu_tanh, gelu_erf, relu };
+
 struct Umt5Config {
     std::int64_t vocab_size = 256384;
     std::int64_t d_model = 4096;
@@ -29,13 +32,19 @@ struct Umt5Config {
     std::int64_t relative_attention_num_buckets = 32;
     std::int64_t relative_attention_max_distance = 128;
     double layer_norm_epsilon = 1e-6;
-    bool gated = true;  // feed_forward_proj: gated-gelu (tanh form) or relu/gelu without a gate
-    bool relu = false;
+    Umt5Activation activation = Umt5Activation::gelu_tanh;
+    bool gated = true;  // the activation is multiplied by a second projection
 
     // From text_encoder/config.json. Errors: io, unsupported for another architecture or
     // activation.
     static Umt5Config from_json(const nlohmann::json& config);
 };
+
+// Bucket of each signed distance (key - query) from -(length - 1) to length - 1. Each sign has half
+// of the buckets: half of those for single distances, the rest for distances up to max_distance on
+// a logarithmic scale (Raffel et al., arXiv:1910.10683, section 2.1).
+std::vector<std::int64_t> relative_position_buckets(std::int64_t length, std::int64_t buckets,
+                                                    std::int64_t max_distance);
 
 class Umt5Encoder {
 public:
@@ -46,18 +55,29 @@ public:
     std::span<const Param> params() const { return params_; }
 
     // ids: token ids of one prompt with its end token, at least one -> [1, ids, d_model] in the
-    // compute dtype Errors: bad_request for an id outside the vocabulary.
+    // compute dtype. Errors: bad_request for an id outside the vocabulary.
     at::Tensor encode(std::span<const std::int32_t> ids, const Lease& lease) const;
+
+    // Floating-point operations (a multiply-add is two) of encode() for that many tokens.
+    double flop(std::int64_t tokens) const;
+    // At most so many bytes of activations live at once in encode(); `element`: bytes of one
+    // element of the compute dtype.
+    std::int64_t activation_bytes(std::int64_t tokens, std::int64_t element) const;
 
 private:
     struct Block {
         Param attention_norm, q, k, v, o, position_bias;
-        Param feed_forward_norm, wi_0, wi_1, wo;
+        Param feed_forward_norm, gate, up, down;  // wi_0, wi_1, wo; without a gate: up is wi
     };
 
-    at::Tensor position_bias(const Block& block, std::int64_t length, const Lease& lease) const;
-    at::Tensor attend(const Block& block, const at::Tensor& hidden, const Lease& lease) const;
-    at::Tensor feed_forward(const Block& block, const at::Tensor& hidden, const Lease& lease) const;
+    Block declare_block(std::int64_t index, Weights& weights) const;
+    // buckets: [L, L] int64 -> [1, heads, L, L]
+    at::Tensor position_bias(const Block& block, const at::Tensor& buckets,
+                             const Lease& lease) const;
+    // x: [1, L, d_model], normalised, compute dtype -> the same
+    at::Tensor attend(const Block& block, const at::Tensor& x, const at::Tensor& buckets,
+                      const Lease& lease) const;
+    at::Tensor feed_forward(const Block& block, const at::Tensor& x, const Lease& lease) const;
 
     Umt5Config config_;
     Param embedding_;
