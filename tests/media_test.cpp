@@ -1,102 +1,27 @@
+#include "media_common.h"
+
 #include "base/error.h"
 #include "media/formats.h"
+#include "media/palette.h"
 #include "media/png_text.h"
 #include "media/writer.h"
+#include "media/yuv.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <sys/resource.h>
-#include <unistd.h>
 
-#include <cmath>
 #include <csignal>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 namespace zoetrope {
 namespace {
 
-namespace fs = std::filesystem;
+using namespace media_test;
 using testing::HasSubstr;
-
-template <typename Call>
-std::pair<ErrorKind, std::string> error_of(Call call) {
-    try {
-        call();
-    } catch (const Error& error) {
-        return {error.kind(), error.what()};
-    }
-    return {ErrorKind::internal, "nothing was thrown"};
-}
-
-// A folder of its own for every test, gone afterwards.
-class Media : public testing::Test {
-protected:
-    Media() {
-        const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-        folder_ = fs::path(testing::TempDir()) /
-                  (std::string("zoetrope-media-") + info->name() + "-" + std::to_string(getpid()));
-        fs::create_directories(folder_);
-    }
-    ~Media() override { fs::remove_all(folder_); }
-
-    std::vector<std::string> files() const {
-        std::vector<std::string> names;
-        for (const auto& entry : fs::recursive_directory_iterator(folder_)) {
-            names.push_back(fs::relative(entry.path(), folder_).string());
-        }
-        std::sort(names.begin(), names.end());
-        return names;
-    }
-
-    fs::path folder_;
-};
-
-Frame flat(int width, int height, std::array<std::uint8_t, 3> color) {
-    Frame frame(width, height);
-    for (std::size_t i = 0; i < frame.rgb.size(); ++i) frame.rgb[i] = color[i % 3];
-    return frame;
-}
-
-// Waves of all colours that move with `time`, smooth as natural pictures mostly are.
-Frame waves(int width, int height, int time) {
-    Frame frame(width, height);
-    std::size_t i = 0;
-    for (int y = 0; y < height; ++y) {
-        for (int x = 0; x < width; ++x) {
-            const double u = x / 80.0 + 0.05 * time;
-            const double v = y / 60.0;
-            for (int c = 0; c < 3; ++c) {
-                const double wave = std::sin(6 * u + 1.3 * c) * std::cos(5 * v - c);
-                frame.rgb[i++] = static_cast<std::uint8_t>(std::lround(127 + 100 * wave));
-            }
-        }
-    }
-    return frame;
-}
-
-constexpr int kWidth = 96;
-constexpr int kHeight = 64;
-
-std::vector<Frame> wave_video(int count) {
-    std::vector<Frame> frames;
-    for (int t = 0; t < count; ++t) frames.push_back(waves(kWidth, kHeight, t));
-    return frames;
-}
-
-std::vector<fs::path> write_video(const fs::path& path, const std::vector<Frame>& frames,
-                                  WriteOptions options = {}) {
-    VideoWriter writer(path, std::move(options));
-    for (const Frame& frame : frames) writer.write(frame);
-    return writer.finish();
-}
-
-std::vector<std::uint8_t> bytes_of(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
 
 TEST(MediaFormats, EndingDecidesInEitherCase) {
     EXPECT_EQ(video_format_of("a/b.MP4").encoder, "libx264");
@@ -252,6 +177,95 @@ TEST(PngText, AddsAndReadsBack) {
     for (std::size_t size = 0; size < with_text.size(); ++size) {
         EXPECT_LE(png_text(std::span(with_text).first(size)).size(), 2u);
     }
+}
+
+// The conversion in double precision, from the recommendation's own numbers.
+std::array<double, 3> bt709(double r, double g, double b) {
+    const double y = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    return {16 + 219 * y / 255, 128 + 224 * (b - y) / 1.8556 / 255,
+            128 + 224 * (r - y) / 1.5748 / 255};
+}
+
+TEST(Yuv, FlatColoursAreRoundedToTheNearestCode) {
+    std::uint8_t y[4];
+    std::uint8_t cb = 0;
+    std::uint8_t cr = 0;
+    const Planes420 planes{
+        .y = y, .cb = &cb, .cr = &cr, .y_stride = 2, .cb_stride = 1, .cr_stride = 1};
+    for (int r = 0; r < 256; r += 15) {
+        for (int g = 0; g < 256; g += 15) {
+            for (int b = 0; b < 256; b += 15) {
+                rgb_to_yuv420(flat(2, 2,
+                                   {static_cast<std::uint8_t>(r), static_cast<std::uint8_t>(g),
+                                    static_cast<std::uint8_t>(b)}),
+                              planes);
+                const auto exact = bt709(r, g, b);
+                // Half a code, and what 16 fraction bits leave.
+                EXPECT_NEAR(y[3], exact[0], 0.503) << r << " " << g << " " << b;
+                EXPECT_NEAR(cb, exact[1], 0.503) << r << " " << g << " " << b;
+                EXPECT_NEAR(cr, exact[2], 0.503) << r << " " << g << " " << b;
+                const bool is_grey = r == g && g == b;
+                EXPECT_TRUE(!is_grey || (cb == 128 && cr == 128)) << r;
+            }
+        }
+    }
+}
+
+// Along a ramp the chroma of a pair is that of its left pixel, not of the middle between the two.
+TEST(Yuv, ChromaLiesOnTheLeftPixel) {
+    constexpr int kSize = 64;
+    Frame frame(kSize, 2);
+    for (int i = 0; i < kSize * 2; ++i) {
+        frame.rgb[static_cast<std::size_t>(i) * 3] = static_cast<std::uint8_t>(i % kSize * 4);
+    }
+    std::vector<std::uint8_t> y(kSize * 2);
+    std::vector<std::uint8_t> cb(kSize / 2);
+    std::vector<std::uint8_t> cr(kSize / 2);
+    rgb_to_yuv420(frame, {.y = y.data(), .cb = cb.data(), .cr = cr.data(), .y_stride = kSize});
+    for (int x = 1; x < kSize / 2; ++x) {
+        EXPECT_NEAR(cr[static_cast<std::size_t>(x)], bt709(2.0 * x * 4, 0, 0)[2], 0.503) << x;
+    }
+}
+
+TEST(Palette, FewColoursAreExactAndManyAreMixed) {
+    std::vector<std::uint8_t> indices(kWidth * kHeight);
+    PaletteQuantizer quantizer;
+    const auto quantized = [&](const Frame& frame) {
+        quantizer.quantize(frame, indices.data(), frame.width);
+        Frame result(frame.width, frame.height);
+        for (std::size_t i = 0; i < indices.size(); ++i) {
+            const auto color = quantizer.palette()[indices[i]];
+            std::copy(color.begin(), color.end(), result.rgb.begin() + 3 * std::ptrdiff_t(i));
+        }
+        return result;
+    };
+    Frame drawing = flat(kWidth, kHeight, {250, 240, 13});
+    for (std::size_t i = 0; i < 3000; ++i) drawing.rgb[i * 3] = static_cast<std::uint8_t>(i % 7);
+    EXPECT_EQ(max_error(quantized(drawing), drawing), 0);
+
+    const Frame picture = waves(kWidth, kHeight, 0);
+    const Frame mixed = quantized(picture);
+    EXPECT_LT(mean_error(mixed, picture), kGifError);
+    double sum = 0;  // signed: the picture as a whole keeps its colour
+    for (std::size_t i = 0; i < mixed.rgb.size(); ++i) sum += mixed.rgb[i] - picture.rgb[i];
+    EXPECT_NEAR(sum / static_cast<double>(mixed.rgb.size()), 0, 0.4);
+}
+
+TEST(Palette, IsKeptWhileItFits) {
+    std::vector<std::uint8_t> indices(kWidth * kHeight);
+    PaletteQuantizer quantizer;
+    Frame frame = waves(kWidth, kHeight, 0);
+    quantizer.quantize(frame, indices.data(), kWidth);
+    const std::vector<PaletteQuantizer::Color> first(quantizer.palette().begin(),
+                                                     quantizer.palette().end());
+    const auto before = indices;
+    frame.rgb[0] ^= 1;  // nothing to speak of
+    quantizer.quantize(frame, indices.data(), kWidth);
+    EXPECT_TRUE(std::equal(first.begin(), first.end(), quantizer.palette().begin()));
+    EXPECT_TRUE(std::equal(before.begin() + 1, before.end(), indices.begin() + 1));
+    for (std::size_t i = 0; i < frame.rgb.size(); i += 3) frame.rgb[i] /= 3;  // another scene
+    quantizer.quantize(frame, indices.data(), kWidth);
+    EXPECT_FALSE(std::equal(first.begin(), first.end(), quantizer.palette().begin()));
 }
 
 }  // namespace

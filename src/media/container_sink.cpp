@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <utility>
@@ -181,6 +182,10 @@ void ContainerSink::open(int width, int height) {
         if (!is_standard_mp4_key(key)) flags = "+faststart+use_metadata_tags";
     }
     if (format_.muxer == "mp4" || format_.muxer == "mov") muxer_options.set("movflags", flags);
+    if (format_.muxer == "gif") {
+        // Else the last frame would be shown as long as the one before, rounding and all.
+        muxer_options.set("final_delay", std::to_string(std::lround(100 / options_.fps)));
+    }
     check(avio_open2(&output_->pb, url.c_str(), AVIO_FLAG_WRITE, nullptr, nullptr), ErrorKind::io,
           doing());
     check(avformat_write_header(output_.get(), muxer_options.get()), ErrorKind::io, doing());

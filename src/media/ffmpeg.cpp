@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdarg>
@@ -11,7 +12,7 @@
 namespace zoetrope::ffmpeg {
 namespace {
 
-constexpr std::size_t kMaxCaptured = 600;  // characters: a message stays a sentence
+constexpr std::size_t kMaxLines = 2;  // a message stays a sentence
 
 thread_local LogCapture* current_capture = nullptr;
 
@@ -39,22 +40,21 @@ LogCapture::LogCapture() : outer_(current_capture) {
 LogCapture::~LogCapture() { current_capture = outer_; }
 
 void LogCapture::add(std::string_view text) {
-    text_ += text;
-    if (text_.size() > kMaxCaptured) text_.erase(0, text_.size() - kMaxCaptured);
+    // FFmpeg may write a line in pieces, the last of which ends it.
+    for (const char c : text) {
+        if (static_cast<unsigned char>(c) >= ' ') piece_ += c;
+        if (c != '\n' || piece_.empty()) continue;
+        if (std::find(lines_.begin(), lines_.end(), piece_) == lines_.end()) {
+            lines_.push_back(piece_);
+        }
+        if (lines_.size() > kMaxLines) lines_.erase(lines_.begin());
+        piece_.clear();
+    }
 }
 
 std::string LogCapture::text() {
     if (current_capture == nullptr) return "";
-    std::string line;
-    for (const char c : current_capture->text_) {
-        if (c == '\n') {
-            if (!line.empty() && !line.ends_with("; ")) line += "; ";
-        } else if (static_cast<unsigned char>(c) >= ' ') {
-            line += c;
-        }
-    }
-    while (line.ends_with(' ') || line.ends_with(';')) line.pop_back();
-    return line;
+    return fmt::format("{}", fmt::join(current_capture->lines_, "; "));
 }
 
 std::string describe(int error_code) {

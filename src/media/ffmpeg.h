@@ -15,6 +15,7 @@ extern "C" {
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace zoetrope::ffmpeg {
 
@@ -46,12 +47,13 @@ public:
 
     void add(std::string_view text);
 
-    // What was captured on this thread so far, as one line; empty where there is nothing.
+    // The last lines that the innermost capture of this thread has, as one; may be empty.
     static std::string text();
 
 private:
     LogCapture* outer_;
-    std::string text_;
+    std::vector<std::string> lines_;
+    std::string piece_;  // of a line that has not ended
 };
 
 // "No space left on device" for -ENOSPC, with the captured complaints behind it in brackets.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <utility>
 
 namespace zoetrope {
@@ -189,9 +190,7 @@ void PaletteQuantizer::take_palette(std::vector<Color> palette) {
         }
         total += std::isfinite(best) ? std::sqrt(best) : 0;
     }
-    // A few colours far from each other (a drawing) need no dithering at all.
-    constexpr int kFlatColors = 64;
-    spread_ = used_ <= kFlatColors ? 0 : static_cast<int>(std::lround(total / used_));
+    spread_ = static_cast<int>(std::lround(total / used_));
     palette.resize(kColors);
     palette_ = std::move(palette);
 }
@@ -218,7 +217,32 @@ int PaletteQuantizer::nearest(int r, int g, int b) {
     return nearest_[key];
 }
 
+// Frames of at most kColors colours (drawings, captions) keep them exactly.
+bool PaletteQuantizer::quantize_exactly(const Frame& frame, std::uint8_t* indices,
+                                        std::ptrdiff_t stride) {
+    const auto color_at = [&](std::size_t i) {
+        return Color{frame.rgb[i], frame.rgb[i + 1], frame.rgb[i + 2]};
+    };
+    std::set<Color> colors;
+    for (std::size_t i = 0; i < frame.rgb.size(); i += 3) {
+        colors.insert(color_at(i));
+        if (colors.size() > kColors) return false;
+    }
+    palette_.assign(colors.begin(), colors.end());
+    std::size_t i = 0;
+    for (int y = 0; y < frame.height; ++y) {
+        for (int x = 0; x < frame.width; ++x, i += 3) {
+            const auto place = std::lower_bound(palette_.begin(), palette_.end(), color_at(i));
+            indices[y * stride + x] = static_cast<std::uint8_t>(place - palette_.begin());
+        }
+    }
+    palette_.resize(kColors);
+    used_ = 0;  // nothing to keep for the next frame
+    return true;
+}
+
 void PaletteQuantizer::quantize(const Frame& frame, std::uint8_t* indices, std::ptrdiff_t stride) {
+    if (quantize_exactly(frame, indices, stride)) return;
     const std::vector<Bin> bins = histogram(frame);
     std::vector<Point> fresh = cut(bins);
     const auto error_with = [&](const std::vector<Point>& points) {

@@ -34,11 +34,12 @@ private:
     static std::vector<Bin> histogram(const Frame& frame);
     static std::vector<Point> cut(const std::vector<Bin>& bins);
     static std::vector<Color> refine(const std::vector<Bin>& bins, std::vector<Point> centres);
+    bool quantize_exactly(const Frame& frame, std::uint8_t* indices, std::ptrdiff_t stride);
     void take_palette(std::vector<Color> palette);
     int nearest(int r, int g, int b);
 
     std::vector<Color> palette_;
-    int used_ = 0;                       // entries of palette_ that are in use
+    int used_ = 0;                       // entries of palette_ that the next frame may keep
     int spread_ = 0;                     // of the dithering, in grey levels
     std::vector<std::int16_t> nearest_;  // nearest index per 6:6:6-bit colour; -1: not known yet
 };

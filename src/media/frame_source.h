@@ -1,0 +1,32 @@
+// Where a VideoReader gets its frames: a file or a folder of pictures. Inside media only.
+//
+// A source owns its open files. One thread.
+#pragma once
+
+#include "media/reader.h"
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace zoetrope {
+
+class FrameSource {
+public:
+    virtual ~FrameSource() = default;
+    virtual std::optional<TimedFrame> read() = 0;
+
+    const MediaInfo& info() const { return info_; }
+    const std::string& damage() const { return damage_; }
+
+protected:
+    MediaInfo info_;
+    std::string damage_;
+};
+
+std::unique_ptr<FrameSource> open_media_file(const std::filesystem::path& path);
+
+std::unique_ptr<FrameSource> open_picture_folder(const std::filesystem::path& path, double fps);
+
+}  // namespace zoetrope
