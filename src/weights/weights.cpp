@@ -16,6 +16,10 @@ namespace {
 
 constexpr std::size_t kNamesInMessage = 10;
 
+// Random values repeat after this many: drawing all of a 14B model would take minutes. Prime, so
+// that the rows of a matrix are not alike.
+constexpr std::int64_t kRandomPeriod = 1048573;
+
 std::string list_of(const std::vector<std::string>& names) {
     const std::size_t shown = std::min(names.size(), kNamesInMessage);
     std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + shown, ", "));
@@ -39,8 +43,15 @@ at::Tensor random_tensor(const Param& param, const RandomSourceOptions& options)
     std::int64_t fan_in = 1;
     for (std::size_t i = 1; i < param.shape.size(); ++i) fan_in *= param.shape[i];
     auto generator = at::detail::createCPUGenerator(options.seed ^ hash_of(param.name));
-    return at::empty(param.shape, options.dtype)
-        .normal_(0, 1 / std::sqrt(static_cast<double>(fan_in)), generator);
+    const double deviation = 1 / std::sqrt(static_cast<double>(std::max<std::int64_t>(fan_in, 1)));
+    at::Tensor tensor = at::empty(param.shape, options.dtype);
+    const at::Tensor flat = tensor.view(-1);
+    const at::Tensor period = flat.slice(0, 0, kRandomPeriod).normal_(0, deviation, generator);
+    for (std::int64_t i = kRandomPeriod; i < flat.numel(); i += kRandomPeriod) {
+        const std::int64_t count = std::min(kRandomPeriod, flat.numel() - i);
+        flat.narrow(0, i, count).copy_(period.narrow(0, 0, count));
+    }
+    return tensor;
 }
 
 }  // namespace

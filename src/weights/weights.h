@@ -53,8 +53,6 @@ public:
     at::Tensor read(const Param& param) const;
     // Its dtype as stored.
     at::ScalarType stored_dtype(const Param& param) const;
-    // Whether read() gives a view into a mapped file.
-    bool is_mapped() const { return source_ != nullptr; }
 
     // Dtype of most of the stored elements; what the checkpoint "is".
     at::ScalarType main_dtype() const;
