@@ -1,5 +1,8 @@
 # Flags of every target. Kernels get their instruction-set flags by file suffix in src/kernels/CMakeLists.txt.
 add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-Wno-maybe-uninitialized)  # false alarms in GCC 12 about moved-from intrusive pointers
+endif()
 if(ZT_WARNINGS_AS_ERRORS)
     add_compile_options(-Werror)
 endif()

@@ -66,6 +66,16 @@ TEST(Json, BrokenFileIsNamed) {
     EXPECT_THAT(message, HasSubstr("broken.json"));
 }
 
+TEST(Json, PythonsInfinityAndNanAreRead) {
+    const auto json = parse_json(
+        R"({"a": -Infinity, "b": [Infinity, NaN], "c": "NaN \"Infinity\" \\", "d": 1})", "test");
+    EXPECT_EQ(json["a"].get<double>(), -std::numeric_limits<double>::max());
+    EXPECT_EQ(json["b"][0].get<double>(), std::numeric_limits<double>::max());
+    EXPECT_TRUE(json["b"][1].is_null());
+    EXPECT_EQ(json["c"].get<std::string>(), "NaN \"Infinity\" \\");
+    EXPECT_EQ(json["d"], 1);
+}
+
 TEST(RunControl, StopBecomesCancelled) {
     std::stop_source source;
     const RunControl control{.stop = source.get_token()};

@@ -1,4 +1,5 @@
-// JSON files: read with an error that names the file and the place.
+// JSON files: read with an error that names the file and the place. Python's Infinity and NaN,
+// which configs of Diffusers hold, are read as the largest double and null.
 #pragma once
 
 #include <nlohmann/json.hpp>

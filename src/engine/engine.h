@@ -23,9 +23,11 @@
 namespace zoetrope {
 
 struct EngineOptions {
-    at::ScalarType dtype = at::kBFloat16;  // compute dtype of all parts
-    at::Device device = at::kCPU;
-    std::int64_t max_memory = 0;  // bytes; 0: what the device has
+    std::string dtype =
+        "auto";  // bf16, fp16 or fp32 of all parts; auto: bf16 where the device computes in it
+    std::string device = "cpu";
+    std::int64_t max_memory = 0;  // bytes; 0: no limit but the machine's
+    int threads = 0;              // of operators on the CPU, process-wide; 0: the usable cores
     bool keep_resident = false;   // parts stay loaded between calls (a server)
 };
 
@@ -54,7 +56,7 @@ struct TextEmbeddings {
 };
 
 // Takes finished frames in order: output b, frames [3, n, H, W] fp32 in [0, 1] on the CPU.
-using FrameSink = std::function<void(int output, const at::Tensor& frames)>;
+using FrameCallback = std::function<void(int output, const at::Tensor& frames)>;
 
 class Engine {
 public:
@@ -65,6 +67,7 @@ public:
     Engine& operator=(const Engine&) = delete;
 
     const ModelFolder& model() const;
+    std::string dtype() const;  // "bf16": what the parts compute in
 
     // Fills in defaults and checks the request against the model. Errors: bad_request, unsupported.
     ResolvedRequest resolve(const Request& request) const;
@@ -86,13 +89,13 @@ public:
                        Report& report);
 
     // Latents -> frames, chunk by chunk; all frames of output 0 come before those of output 1.
-    void decode(const at::Tensor& latents, const FrameSink& sink, const RunControl& control,
+    void decode(const at::Tensor& latents, const FrameCallback& sink, const RunControl& control,
                 Report& report);
 
     // encode_text, draw_noise, denoise, decode. Without a sink (output type latent), nothing is
     // decoded.
     // -> the denoised latents [B, C, F, h, w] fp32
-    at::Tensor generate(const ResolvedRequest& request, const FrameSink& sink,
+    at::Tensor generate(const ResolvedRequest& request, const FrameCallback& sink,
                         const RunControl& control, Report& report);
 
 private:

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace zoetrope {
@@ -27,6 +28,9 @@ struct EmbeddedInfo {
     std::vector<std::string> words;  // all words its captions had
     nlohmann::json defaults;
 };
+
+// Words of the prompt, in lower case, that no caption of the embedded model's training had.
+std::vector<std::string> words_never_seen(const EmbeddedInfo& info, std::string_view prompt);
 
 struct ModelFolder {
     std::filesystem::path root;

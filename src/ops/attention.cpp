@@ -95,8 +95,7 @@ AttentionResult attention(const AttentionArgs& given) {
         args.v = args.v.narrow(1, 0, args.kv_length);
         if (args.bias.defined()) args.bias = args.bias.narrow(3, 0, args.kv_length);
     }
-    const bool self = args.q.size(1) == args.k.size(1);
-    const OperatorScope scope(self ? "self_attention" : "cross_attention", flop_of(args));
+    const OperatorScope scope(args.name, flop_of(args));
     for (const Row& row : kBackends) {
         if (forced != AttentionBackend::automatic && forced != row.backend) continue;
         if (row.takes(args)) return row.run(args);

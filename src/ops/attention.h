@@ -20,7 +20,8 @@ struct AttentionArgs {
     std::int64_t kv_length = -1;  // keys and values behind this many are ignored; -1: all Lk
     at::Tensor bias;   // optional, [1 or B, H, Lq, Lk] added to the scaled logits; q's dtype
     double scale = 0;  // of q k^T; 0: 1/sqrt(D)
-    bool log_sum_exp = false;  // also give the log of each row's sum of exponentials
+    const char* name = "attention";  // under which the operator statistics count it
+    bool log_sum_exp = false;        // also give the log of each row's sum of exponentials
 };
 
 struct AttentionResult {

@@ -1,6 +1,7 @@
 #include "ops/device.h"
 
 #include "base/error.h"
+#include "kernels/cpu.h"
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -139,6 +140,12 @@ void synchronize(at::Device device) {
 }
 
 void release_cached_memory() { ::malloc_trim(0); }
+
+at::ScalarType default_dtype(at::Device device) {
+    const bool native = !device.is_cpu() || kernels::has(kernels::Isa::avx512bf16) ||
+                        kernels::has(kernels::Isa::amx);
+    return native ? at::kBFloat16 : at::kFloat;
+}
 
 void check_dtype(at::Device device, at::ScalarType dtype) {
     const bool known = dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;

@@ -53,6 +53,9 @@ void synchronize(at::Device device);
 // Gives memory cached by allocators and by malloc back to the system.
 void release_cached_memory();
 
+// bf16 where the device has instructions for it, fp32 where it would only be emulated.
+at::ScalarType default_dtype(at::Device device);
+
 // Throws Error{unsupported} unless the device computes in that dtype.
 void check_dtype(at::Device device, at::ScalarType dtype);
 

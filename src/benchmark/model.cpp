@@ -1,0 +1,72 @@
+#include "benchmark/model.h"
+
+#include "ops/device.h"
+#include "ops/peak.h"
+#include "ops/stats.h"
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+
+namespace zoetrope::benchmark {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double timed(const std::function<void()>& run) {
+    const auto begin = std::chrono::steady_clock::now();
+    run();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+nlohmann::ordered_json bench_model(const ModelBenchOptions& options, const RunControl& control) {
+    ops::set_threads(options.threads);
+    const StageOptions& stage = options.stage;
+    const StageWork work = make_stage_work(stage);
+    const at::ScalarType dtype = ops::parse_dtype(work.dtype);
+    const ops::Peak before = ops::measured_peak(dtype);
+    work.run();  // warm-up
+    std::vector<double> seconds;
+    Json parts = Json::object(), fallbacks = Json::object();
+    for (int i = 0; i < options.repeats; ++i) {
+        control.throw_if_stopped();
+        const ops::Collection collection;
+        seconds.push_back(timed(work.run));
+        parts = Json::object();
+        for (const auto& [name, stats] : collection.operators()) {
+            parts[name] = {
+                {"seconds", stats.seconds}, {"calls", stats.calls}, {"tflop", stats.flop / 1e12}};
+        }
+        for (const auto& [what, count] : collection.fallbacks()) fallbacks[what] = count;
+    }
+    const ops::Peak after = ops::measured_peak(dtype);
+    std::vector<double> sorted = seconds;
+    std::sort(sorted.begin(), sorted.end());
+    const double median = sorted[sorted.size() / 2];
+    const double peak = std::min(before.flops, after.flops);
+    const auto info = ops::devices().front();
+    return {{"shape", stage.shape},
+            {"stage", stage.stage},
+            {"dtype", work.dtype},
+            {"threads", ops::threads()},
+            {"height", stage.height},
+            {"width", stage.width},
+            {"num_frames", stage.num_frames},
+            {"layers", work.layers},
+            {"seconds", median},
+            {"seconds_min", sorted.front()},
+            {"seconds_all", seconds},
+            {"tflop", work.flop / 1e12},
+            {"tflops_per_s", work.flop / median / 1e12},
+            {"peak_tflops_per_s", peak / 1e12},
+            {"peak_instructions", before.instructions},
+            {"fraction_of_peak", work.flop / median / peak},
+            {"peak_rss_bytes", ops::process_memory().peak_resident},
+            {"parts", parts},
+            {"fallbacks", fallbacks},
+            {"cpu", info.name}};
+}
+
+}  // namespace zoetrope::benchmark

@@ -1,0 +1,163 @@
+// zoetrope generate: flags -> Request -> Engine -> files.
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mapped_file.h"
+#include "base/sizes.h"
+#include "cli/commands.h"
+#include "cli/progress_bar.h"
+#include "engine/engine.h"
+#include "engine/output.h"
+
+#include <nlohmann/json.hpp>
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+namespace zoetrope::cli {
+namespace {
+
+constexpr std::string_view kSummary = "Makes a video from a prompt.";
+
+std::string read_prompt_file(const std::string& path) {
+    const auto file = MappedFile::open(path);
+    const auto bytes = file->bytes();
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string prompt_of(const Arguments& arguments) {
+    const auto text = arguments.text("--prompt");
+    const auto file = arguments.text("--prompt-file");
+    ZT_CHECK(!text || !file, bad_request,
+             "--prompt and --prompt-file were both given: give one of them");
+    ZT_CHECK(text || file, bad_request,
+             "--prompt is missing: say what the video shows, as in --prompt \"a red circle\"");
+    return text ? *text : read_prompt_file(*file);
+}
+
+// Throws Error{not_found} where a file that a flag names is not there.
+std::filesystem::path existing(const Arguments& arguments, std::string_view flag) {
+    const auto path = arguments.text(flag);
+    if (!path) return {};
+    ZT_CHECK(std::filesystem::exists(*path), not_found,
+             "{} is '{}': there is no such file or folder", flag, *path);
+    return *path;
+}
+
+ModelPaths paths_of(const Arguments& arguments) {
+    return {.model = arguments.text("--model-path").value_or(""),
+            .transformer = existing(arguments, "--transformer-path"),
+            .transformer_2 = existing(arguments, "--transformer-2-path"),
+            .vae = existing(arguments, "--vae-path"),
+            .text_encoder = existing(arguments, "--text-encoder-path"),
+            .tokenizer = existing(arguments, "--tokenizer-path")};
+}
+
+EngineOptions options_of(const Arguments& arguments) {
+    EngineOptions options;
+    options.dtype = arguments.text("--dtype").value_or(options.dtype);
+    options.device = arguments.text("--device").value_or(options.device);
+    options.threads = int_in(arguments, "--threads", 1, 4096).value_or(0);
+    if (const auto size = arguments.text("--max-memory")) options.max_memory = parse_bytes(*size);
+    return options;
+}
+
+Request request_of(const Arguments& arguments) {
+    constexpr int kMost = 1 << 30;
+    Request request;
+    if (const auto task = arguments.text("--task")) request.task = parse_task(*task);
+    request.prompt = prompt_of(arguments);
+    request.negative_prompt = arguments.text("--negative-prompt");
+    request.height = int_in(arguments, "--height", 1, kMost);
+    request.width = int_in(arguments, "--width", 1, kMost);
+    request.num_frames = int_in(arguments, "--num-frames", 1, kMost);
+    request.fps = arguments.number("--fps");
+    request.num_inference_steps = int_in(arguments, "--num-inference-steps", 1, kMost);
+    request.guidance_scale = arguments.number("--guidance-scale");
+    request.guidance_scale_2 = arguments.number("--guidance-scale-2");
+    request.boundary_ratio = arguments.number("--boundary-ratio");
+    request.scheduler = arguments.text("--scheduler").value_or("auto");
+    request.flow_shift = arguments.number("--flow-shift");
+    if (const auto seed = arguments.integer("--seed")) {
+        ZT_CHECK(*seed >= 0, bad_request, "--seed is {}: accepted are 0 and more", *seed);
+        request.seed = static_cast<std::uint64_t>(*seed);
+    }
+    request.num_outputs = int_in(arguments, "--num-outputs", 1, kMost).value_or(1);
+    request.latents = existing(arguments, "--latents");
+    if (const auto type = arguments.text("--output-type"))
+        request.output_type = parse_output_type(*type);
+    const auto save = arguments.text("--save-output");
+    ZT_CHECK(!save || arguments.on("--save-output"), unsupported,
+             "--save-output {}: the output is always saved; leave the flag out", *save);
+    return request;
+}
+
+void introduce_embedded(const EmbeddedInfo& info, const std::string& prompt) {
+    std::string line = fmt::format("using the embedded model {}, which understands {}", info.name,
+                                   info.understands);
+    const auto unknown = words_never_seen(info, prompt);
+    if (!unknown.empty())
+        line += fmt::format(" Words that it never saw: {}.", fmt::join(unknown, ", "));
+    log::info(
+        "{} A real Wan model: --model-path FOLDER, or --model-path "
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        line);
+}
+
+nlohmann::json report_of(const Report& report, const ResolvedRequest& request, const Engine& engine,
+                         const std::vector<std::filesystem::path>& files) {
+    nlohmann::json json = to_json(report);
+    json["settings"] = nlohmann::json::parse(settings_json(request, engine));
+    json["seed"] = request.seed;
+    json["outputs"] = nlohmann::json::array();
+    for (const auto& file : files) json["outputs"].push_back(file.string());
+    return json;
+}
+
+void write_report(const std::string& path, const nlohmann::json& report) {
+    std::ofstream file(path);
+    file << report.dump(2) << '\n';
+    file.close();
+    ZT_CHECK(file.good(), io, "--perf-dump-path {}: the report cannot be written there", path);
+}
+
+}  // namespace
+
+int generate(Words words, std::stop_token stop) {
+    const auto arguments = Arguments::parse("generate", kSummary, generate_flags(), words);
+    if (!arguments) return 0;
+    ZT_CHECK(arguments->positionals().empty(), bad_request,
+             "'{}' stands without a flag: a prompt goes behind --prompt",
+             arguments->positionals().front());
+    const Request wanted = request_of(*arguments);
+    const EngineOptions options = options_of(*arguments);
+    Engine engine(ModelFolder::open(paths_of(*arguments)), options);
+    const ResolvedRequest request = engine.resolve(wanted);
+    Output output({.path = arguments->text("--output-path").value_or("outputs"),
+                   .file_name = arguments->text("--output-file-name").value_or("")},
+                  request, engine);
+
+    if (const auto& embedded = engine.model().embedded)
+        introduce_embedded(*embedded, request.request.prompt);
+    for (const std::string& warning : request.warnings) log::warning("{}", warning);
+    log::info("{}x{}, {} frames, {} steps, seed {}, {}", request.width, request.height,
+              request.num_frames, request.num_inference_steps, request.seed, engine.dtype());
+
+    Report report;
+    std::vector<std::filesystem::path> files;
+    {
+        ProgressBar bar(::isatty(STDERR_FILENO) == 1);
+        const RunControl control{[&bar](const Progress& progress) { bar.show(progress); }, stop};
+        const auto latents = engine.generate(request, output.callback(), control, report);
+        files = output.finish(latents);
+    }
+    for (const auto& file : files) log::info("saved {}", file.string());
+    const nlohmann::json json = report_of(report, request, engine, files);
+    if (const auto path = arguments->text("--perf-dump-path")) write_report(*path, json);
+    if (arguments->on("--json")) std::cout << json.dump(2) << std::endl;
+    return 0;
+}
+
+}  // namespace zoetrope::cli

@@ -1,0 +1,116 @@
+// The program: finds the subcommand, turns signals into a stop request and errors into exit codes.
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "engine/version.h"
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <new>
+#include <thread>
+
+#include <pthread.h>
+#include <unistd.h>
+
+namespace zoetrope::cli {
+namespace {
+
+constexpr int kInterrupted = 130;  // 128 + SIGINT, as shells have it
+
+constexpr std::string_view kUsage = R"(zoetrope: the Wan video models, quickly and on any machine
+
+  zoetrope generate --prompt "..."   make a video
+  zoetrope inspect PATH              say what a model, a weights file or an output holds
+  zoetrope bench model --shape NAME  measure this machine on a model's real shape
+  zoetrope --version                 version, LibTorch, instruction sets, devices
+
+Each takes --help.
+)";
+
+// Subcommands of the command line's contract that are not built yet.
+constexpr std::string_view kNotBuilt[] = {"preprocess", "plan", "serve",
+                                          "convert",    "pull", "verify"};
+
+int run(Words words, std::stop_token stop) {
+    if (words.empty() || std::string_view(words[0]) == "--help" ||
+        std::string_view(words[0]) == "-h") {
+        std::cout << kUsage;
+        return words.empty() ? 2 : 0;
+    }
+    const std::string_view command = words[0];
+    const Words rest = words.subspan(1);
+    if (command == "--version") {
+        std::cout << version_text();
+        return 0;
+    }
+    if (command == "generate") return generate(rest, stop);
+    if (command == "inspect") return inspect(rest);
+    if (command == "bench") return bench(rest, stop);
+    for (const std::string_view name : kNotBuilt) {
+        ZT_CHECK(command != name, unsupported,
+                 "zoetrope {} is not built yet; generate, inspect and bench run today", name);
+    }
+    fail(ErrorKind::bad_request,
+         "'{}' is no command of zoetrope: accepted are generate, inspect, bench and --version",
+         command);
+}
+
+int exit_code_of(ErrorKind kind) {
+    switch (kind) {
+        case ErrorKind::bad_request:
+        case ErrorKind::not_found:
+        case ErrorKind::unsupported: return 2;
+        case ErrorKind::cancelled: return kInterrupted;
+        case ErrorKind::io:
+        case ErrorKind::out_of_memory:
+        case ErrorKind::internal: return 1;
+    }
+    return 1;
+}
+
+// The first line of a message, since LibTorch's carry a stack of C++ frames.
+std::string first_line(const char* message) {
+    const std::string text = message;
+    return text.substr(0, text.find('\n'));
+}
+
+// Signals come to this thread alone: the first asks the run to stop, the second ends the program at
+// once.
+void watch_signals(const sigset_t& signals, std::stop_source& stop) {
+    std::thread([signals, &stop] {
+        int signal = 0;
+        if (sigwait(&signals, &signal) != 0) return;
+        stop.request_stop();
+        log::info("stopping; once more to end at once");
+        if (sigwait(&signals, &signal) == 0) ::_exit(kInterrupted);
+    }).detach();
+}
+
+}  // namespace
+}  // namespace zoetrope::cli
+
+int main(int argc, char** argv) {
+    using namespace zoetrope;
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any other thread begins
+    static std::stop_source stop;  // outlives the watching thread, which is never joined
+    cli::watch_signals(signals, stop);
+    try {
+        const std::span<const char* const> words(argv, static_cast<std::size_t>(argc));
+        return cli::run(words.subspan(1), stop.get_token());
+    } catch (const Error& error) {
+        std::cerr << "zoetrope: " << error.what() << std::endl;
+        return cli::exit_code_of(error.kind());
+    } catch (const std::bad_alloc&) {
+        std::cerr << "zoetrope: out of memory: try a smaller size, fewer frames or --dtype bf16"
+                  << std::endl;
+    } catch (const std::exception& error) {
+        std::cerr << "zoetrope: " << cli::first_line(error.what()) << std::endl;
+    }
+    return 1;
+}

@@ -1,0 +1,41 @@
+// What a pass over the DiT costs: operations and memory, from shapes alone.
+#include "denoise/dit.h"
+
+namespace zoetrope {
+
+Dit::Flop Dit::flop(const LatentSize& size, std::int64_t text_length) const {
+    const auto [pt, ph, pw] = config_.patch_size;
+    const double tokens =
+        static_cast<double>((size.frames / pt) * (size.height / ph) * (size.width / pw));
+    const double text = static_cast<double>(text_length);
+    const double dim = static_cast<double>(config_.dim());
+    const double layers = static_cast<double>(config_.num_layers);
+    Flop flop;
+    flop.self_attention = layers * 4 * tokens * tokens * dim;
+    const double projections = 2 * dim * dim * (4 * tokens + 2 * tokens + 2 * text);
+    const double cross_attention = 4 * tokens * text * dim;
+    const double feed_forward = 4 * tokens * dim * static_cast<double>(config_.ffn_dim);
+    flop.total = flop.self_attention + layers * (projections + cross_attention + feed_forward);
+    return flop;
+}
+
+Dit::Memory Dit::memory(const LatentSize& size, std::int64_t text_length,
+                        std::int64_t element) const {
+    const auto [pt, ph, pw] = config_.patch_size;
+    const std::int64_t tokens = (size.frames / pt) * (size.height / ph) * (size.width / pw);
+    const std::int64_t dim = config_.dim();
+    constexpr std::int64_t kFloat = 4;  // bytes
+    // The residual stream and its float32 copy under the norms, and what the widest part adds:
+    // queries and keys with the float32 temporaries of norm and rotation, or the hidden layer of
+    // the feed-forward part before and after GELU.
+    const std::int64_t stream = tokens * dim * 2 * element;
+    const std::int64_t rotation = tokens * dim * (2 * element + 4 * kFloat);
+    const std::int64_t feed_forward = tokens * config_.ffn_dim * 2 * element;
+    Memory memory;
+    memory.activations = stream + std::max(rotation, feed_forward);
+    memory.per_branch =
+        config_.num_layers * 2 * text_length * dim * element + tokens * dim * element;
+    return memory;
+}
+
+}  // namespace zoetrope

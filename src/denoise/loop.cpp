@@ -1,0 +1,108 @@
+#include "denoise/loop.h"
+
+#include "base/error.h"
+#include "ops/trace.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+
+#include <chrono>
+
+namespace zoetrope {
+namespace {
+
+double now() {
+    using namespace std::chrono;
+    return duration<double>(steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+DenoiseLoop::DenoiseLoop(DenoiseOptions options, std::unique_ptr<Scheduler> scheduler,
+                         at::Generator generator)
+    : options_(std::move(options)),
+      scheduler_(std::move(scheduler)),
+      generator_(std::move(generator)) {
+    branches_.push_back({options_.text, {}});
+    if (options_.negative.defined()) branches_.push_back({options_.negative, {}});
+}
+
+LoopState DenoiseLoop::begin(at::Tensor latents, int step) const {
+    SchedulerState scheduler;
+    scheduler.next_step = step;
+    return {step, std::move(latents), std::move(scheduler), generator_.get_state()};
+}
+
+void DenoiseLoop::run(LoopState& state, int to_step, const RunControl& control,
+                      const std::function<void(double)>& on_step) {
+    const int first = state.step;
+    ZT_CHECK(first <= to_step && to_step <= static_cast<int>(scheduler_->timesteps().size()),
+             internal, "denoise: steps {} to {} of {}", first, to_step,
+             scheduler_->timesteps().size());
+    scheduler_->restore(state.scheduler);
+    generator_.set_state(state.generator);
+    const double started = now();
+    Progress progress{.stage = Stage::denoise, .step = first, .steps = to_step};
+    control.report(progress);
+    while (state.step < to_step) {
+        const double step_started = now();
+        const float timestep = scheduler_->timesteps()[static_cast<std::size_t>(state.step)];
+        const double boundary = options_.boundary_ratio * scheduler_->num_train_timesteps();
+        const bool low = options_.two_experts && timestep < boundary;
+        use(low ? ExpertKind::low_noise : ExpertKind::high_noise, state.latents);
+        const at::Tensor predicted =
+            velocity(state.latents, timestep,
+                     low ? options_.guidance_scale_2 : options_.guidance_scale, control);
+        state.latents = scheduler_->step(predicted, state.step, state.latents, generator_);
+        ops::trace("latents", state.latents);
+        state.step += 1;
+        state.scheduler = scheduler_->state();
+        state.generator = generator_.get_state();
+        if (on_step) on_step(now() - step_started);
+        progress.step = state.step;
+        progress.seconds = now() - started;
+        progress.predicted_seconds_left =
+            progress.seconds / (state.step - first) * (to_step - state.step);
+        control.report(progress);
+    }
+}
+
+void DenoiseLoop::use(ExpertKind kind, const at::Tensor& latents) {
+    if (in_use_ == kind) return;
+    for (Branch& branch : branches_) branch.prepared.reset();  // before its expert may go
+    expert_ = options_.expert(kind);
+    in_use_ = kind;
+    const LatentSize size{latents.size(2), latents.size(3), latents.size(4)};
+    const Lease lease = expert_.residency->lease(expert_.dit->outer_params());
+    for (Branch& branch : branches_) {
+        branch.prepared = expert_.dit->prepare({.text = branch.text, .size = size}, lease);
+    }
+}
+
+at::Tensor DenoiseLoop::velocity(const at::Tensor& latents, float timestep, double guidance_scale,
+                                 const RunControl& control) {
+    const Dit& dit = *expert_.dit;
+    const Lease outer = expert_.residency->lease(dit.outer_params());
+    const FrameTimesteps timesteps{.values = {timestep}, .frame_value = {}};
+    std::vector<at::Tensor> samples;
+    for (const at::Tensor& sample : latents.split(1)) {
+        std::vector<Dit::State> states;
+        for (Branch& branch : branches_) {
+            states.push_back(dit.embed(sample, timesteps, *branch.prepared, outer));
+        }
+        for (std::int64_t i = 0; i < dit.num_blocks(); ++i) {
+            control.throw_if_stopped();
+            const Lease block = expert_.residency->lease(dit.params(i));
+            for (Dit::State& state : states) dit.blocks(i, i + 1, state, block);
+        }
+        at::Tensor predicted = dit.head(states[0], outer).to(at::kFloat);
+        if (states.size() > 1) {
+            const at::Tensor unconditional = dit.head(states[1], outer).to(at::kFloat);
+            predicted = unconditional + (predicted - unconditional) * guidance_scale;
+        }
+        samples.push_back(predicted);
+    }
+    return samples.size() == 1 ? samples[0] : at::cat(samples);
+}
+
+}  // namespace zoetrope

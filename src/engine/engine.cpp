@@ -1,0 +1,260 @@
+#include "engine/engine.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/sizes.h"
+#include "denoise/loop.h"
+#include "engine/parts.h"
+#include "ops/device.h"
+#include "text/clean.h"
+#include "weights/source.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
+
+#include <chrono>
+
+namespace zoetrope {
+namespace {
+
+// Tokens of a prompt with its end, to which embeddings are padded: WanPipeline's
+// max_sequence_length.
+constexpr std::int64_t kTextLength = 512;
+
+// Seconds since its construction.
+class Timer {
+public:
+    double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point start_ = Clock::now();
+};
+
+at::Generator generator_for(std::uint64_t seed) { return at::detail::createCPUGenerator(seed); }
+
+}  // namespace
+
+void Engine::Parts::release_memory() { ops::release_cached_memory(); }
+
+Part<Umt5Encoder>& Engine::Parts::open_text() {
+    if (!text)
+        text = open_part<Umt5Encoder>("text_encoder", model.text_encoder, text_config, compute);
+    return *text;
+}
+
+Part<Dit>& Engine::Parts::open_dit(bool low_noise) {
+    auto& part = low_noise ? transformer_2 : transformer;
+    if (!part) {
+        part = low_noise
+                   ? open_part<Dit>("transformer_2", *model.transformer_2, *dit_2_config, compute)
+                   : open_part<Dit>("transformer", model.transformer, dit_config, compute);
+    }
+    return *part;
+}
+
+Part<Vae>& Engine::Parts::open_vae() {
+    if (!vae) vae = open_part<Vae>("vae", model.vae, vae_config, compute);
+    return *vae;
+}
+
+Engine::Engine(ModelFolder model, const EngineOptions& options)
+    : parts_(std::make_unique<Parts>()) {
+    ops::set_threads(options.threads);
+    Parts& parts = *parts_;
+    parts.model = std::move(model);
+    parts.options = options;
+    parts.compute.device = ops::parse_device(options.device);
+    parts.compute.compute_dtype = options.dtype == "auto" ? ops::default_dtype(parts.compute.device)
+                                                          : ops::parse_dtype(options.dtype);
+    ops::check_dtype(parts.compute.device, parts.compute.compute_dtype);
+    parts.process_bytes = ops::process_memory().resident;
+    parts.dit_config = DitConfig::from_json(parts.model.transformer_config);
+    parts.vae_config = VaeConfig::from_json(parts.model.vae_config);
+    parts.text_config = Umt5Config::from_json(parts.model.text_encoder_config);
+    if (parts.model.transformer_2_config) {
+        parts.dit_2_config = DitConfig::from_json(*parts.model.transformer_2_config);
+        const bool alike = parts.dit_2_config->in_channels == parts.dit_config.in_channels &&
+                           parts.dit_2_config->patch_size == parts.dit_config.patch_size &&
+                           parts.dit_2_config->text_dim == parts.dit_config.text_dim;
+        ZT_CHECK(alike, io,
+                 "transformer and transformer_2 differ in in_channels, patch_size or text_dim");
+    }
+    ZT_CHECK(
+        parts.dit_config.in_channels == parts.vae_config.z_dim, unsupported,
+        "the transformer takes {} channels and the VAE has {}: only text-to-video models run today",
+        parts.dit_config.in_channels, parts.vae_config.z_dim);
+    ZT_CHECK(parts.dit_config.text_dim == parts.text_config.d_model, io,
+             "the transformer takes text of {} channels, the text encoder gives {}",
+             parts.dit_config.text_dim, parts.text_config.d_model);
+    // Names and shapes are checked now, so that a wrong file is told before an hour of work.
+    parts.tokenizer.emplace(Tokenizer::open(parts.model.tokenizer));
+    parts.open_text();
+    parts.open_dit(false);
+    if (parts.model.transformer_2) parts.open_dit(true);
+    parts.open_vae();
+}
+
+Engine::~Engine() = default;
+
+const ModelFolder& Engine::model() const { return parts_->model; }
+
+std::string Engine::dtype() const {
+    return std::string(ops::name_of(parts_->compute.compute_dtype));
+}
+
+TextEmbeddings Engine::encode_text(const ResolvedRequest& request, const RunControl& control,
+                                   Report& report) {
+    const c10::InferenceMode inference;
+    const Timer timer;
+    Progress progress{.stage = Stage::encode_text, .steps = request.guidance() ? 2 : 1};
+    control.report(progress);
+    control.throw_if_stopped();
+    auto& part = parts_->open_text();
+    part.keep();
+    const auto encode = [&](const std::string& text) {
+        const auto ids = parts_->tokenizer->encode(clean_prompt(text), kTextLength);
+        const at::Tensor real = part.layers.encode(ids, *part.resident);
+        at::Tensor padded = at::zeros({1, kTextLength, real.size(2)}, real.options());
+        padded.narrow(1, 0, real.size(1)).copy_(real);
+        progress.step += 1;
+        progress.seconds = timer.seconds();
+        control.report(progress);
+        return padded;
+    };
+    TextEmbeddings embeddings;
+    embeddings.prompt = encode(request.request.prompt);
+    if (request.guidance()) embeddings.negative = encode(request.negative_prompt);
+    parts_->close(parts_->text);
+    report.add_stage(Stage::encode_text, timer.seconds());
+    return embeddings;
+}
+
+at::Tensor Engine::draw_noise(const ResolvedRequest& request) const {
+    const c10::InferenceMode inference;
+    const auto& vae = parts_->vae_config;
+    const std::vector<std::int64_t> shape = {
+        request.request.num_outputs, parts_->dit_config.in_channels,
+        vae.latent_frames(request.num_frames), request.height / vae.scale_factor_spatial,
+        request.width / vae.scale_factor_spatial};
+    if (request.request.latents.empty())
+        return at::randn(shape, generator_for(request.seed), at::kFloat);
+
+    const auto source = open_safetensors(request.request.latents);
+    const auto tensors = source->tensors();
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        if (tensors[i].name != "latents") continue;
+        ZT_CHECK(tensors[i].shape == shape, bad_request,
+                 "--latents {}: 'latents' is [{}], this request needs [{}]",
+                 request.request.latents.string(), fmt::join(tensors[i].shape, ", "),
+                 fmt::join(shape, ", "));
+        return source->read(i).to(at::kFloat).clone();
+    }
+    fail(ErrorKind::bad_request, "--latents {}: the file has no tensor named 'latents'",
+         request.request.latents.string());
+}
+
+at::Tensor Engine::denoise(const ResolvedRequest& request, const TextEmbeddings& text,
+                           int from_step, int to_step, const at::Tensor& latents,
+                           const RunControl& control, Report& report) {
+    const c10::InferenceMode inference;
+    const Timer timer;
+    auto scheduler = make_scheduler(
+        parts_->model.scheduler,
+        {.name = request.request.scheduler, .flow_shift = request.request.flow_shift});
+    scheduler->set_timesteps(request.num_inference_steps);
+    const bool two_experts = request.boundary_ratio.has_value();
+    DenoiseOptions options;
+    options.expert = [this](ExpertKind kind) {
+        const bool low_noise = kind == ExpertKind::low_noise;
+        parts_->close(low_noise ? parts_->transformer : parts_->transformer_2);
+        auto& part = parts_->open_dit(low_noise);
+        part.keep();
+        return Expert{&part.layers, part.residency.get()};
+    };
+    options.two_experts = two_experts;
+    options.boundary_ratio = request.boundary_ratio.value_or(0);
+    options.guidance_scale = request.guidance_scale;
+    options.guidance_scale_2 = request.guidance_scale_2;
+    options.text = text.prompt;
+    options.negative = text.negative;
+
+    // The generator stands where it stood after the initial noise was drawn.
+    at::Generator generator = generator_for(request.seed);
+    if (request.request.latents.empty()) at::randn(latents.sizes(), generator, at::kFloat);
+    DenoiseLoop loop(std::move(options), std::move(scheduler), generator);
+    LoopState state = loop.begin(latents.to(at::kFloat), from_step);
+    loop.run(state, to_step, control,
+             [&report](double seconds) { report.step_seconds.push_back(seconds); });
+    parts_->close(parts_->transformer);
+    parts_->close(parts_->transformer_2);
+    report.add_stage(Stage::denoise, timer.seconds());
+    return state.latents;
+}
+
+void Engine::decode(const at::Tensor& latents, const FrameCallback& sink, const RunControl& control,
+                    Report& report) {
+    const c10::InferenceMode inference;
+    const Timer timer;
+    auto& part = parts_->open_vae();
+    const Lease lease = part.residency->lease(part.layers.decoder_params());
+    const std::int64_t chunks = latents.size(2);
+    Progress progress{.stage = Stage::decode, .steps = static_cast<int>(chunks * latents.size(0))};
+    control.report(progress);
+    for (std::int64_t output = 0; output < latents.size(0); ++output) {
+        auto stream = part.layers.decode_stream(lease);
+        for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+            control.throw_if_stopped();
+            const at::Tensor z =
+                part.layers.denormalize(latents.narrow(0, output, 1).narrow(2, chunk, 1));
+            const at::Tensor frames =
+                stream.push(z.to(parts_->compute.compute_dtype)).squeeze(0).to(at::kFloat);
+            sink(static_cast<int>(output), frames.div(2).add_(0.5).clamp_(0, 1).to(at::kCPU));
+            progress.step += 1;
+            progress.seconds = timer.seconds();
+            progress.predicted_seconds_left =
+                progress.seconds / progress.step * (progress.steps - progress.step);
+            control.report(progress);
+        }
+    }
+    report.add_stage(Stage::decode, timer.seconds());
+}
+
+at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback& sink,
+                            const RunControl& control, Report& report) {
+    report.warnings = request.warnings;
+    report.memory = plan_memory(request);
+    const std::int64_t limit = parts_->options.max_memory;
+    ZT_CHECK(
+        limit == 0 || report.memory.peak() <= limit, out_of_memory,
+        "this run needs {} and --max-memory is {}: give more, or a smaller size or fewer frames",
+        format_bytes(report.memory.peak()), format_bytes(limit));
+    ops::reset_peak_memory();
+    const TextEmbeddings text = encode_text(request, control, report);
+    const at::Tensor noise = draw_noise(request);
+    const at::Tensor latents =
+        denoise(request, text, 0, request.num_inference_steps, noise, control, report);
+    if (sink) decode(latents, sink, control, report);
+    report.measured_peak_bytes = ops::process_memory().peak_resident;
+    return latents;
+}
+
+std::vector<Frame> to_frames(const at::Tensor& video) {
+    const c10::InferenceMode inference;
+    const at::Tensor bytes =
+        video.mul(255).round_().clamp_(0, 255).to(at::kByte).permute({1, 2, 3, 0}).contiguous();
+    std::vector<Frame> frames;
+    const auto frame_bytes = static_cast<std::size_t>(bytes.size(1) * bytes.size(2) * 3);
+    const auto* data = bytes.const_data_ptr<std::uint8_t>();
+    for (std::int64_t i = 0; i < bytes.size(0); ++i) {
+        Frame& frame =
+            frames.emplace_back(static_cast<int>(bytes.size(2)), static_cast<int>(bytes.size(1)));
+        std::copy_n(data + static_cast<std::size_t>(i) * frame_bytes, frame_bytes,
+                    frame.rgb.begin());
+    }
+    return frames;
+}
+
+}  // namespace zoetrope

@@ -1,0 +1,100 @@
+// What a run will hold in memory, stage by stage, from configs and shapes alone.
+#include "base/error.h"
+#include "engine/parts.h"
+
+namespace zoetrope {
+namespace {
+
+// Longest prompt in tokens, with its end: WanPipeline's max_sequence_length.
+constexpr std::int64_t kTextLength = 512;
+
+struct PartBytes {
+    std::int64_t weights = 0;  // resident when all of them are leased
+    std::int64_t largest =
+        0;  // the largest single parameter, which is held twice while it is converted
+};
+
+PartBytes bytes_of(const Residency& residency, std::span<const Param> params) {
+    PartBytes bytes;
+    for (const Param& param : params) {
+        std::int64_t elements = 1;
+        for (const std::int64_t n : param.shape) elements *= n;
+        const auto size =
+            elements * static_cast<std::int64_t>(c10::elementSize(residency.dtype_of(param)));
+        // Of an embedding table only the rows that are looked up become resident.
+        if (param.role == Role::embedding) continue;
+        bytes.weights += size;
+        bytes.largest = std::max(bytes.largest, size);
+    }
+    return bytes;
+}
+
+}  // namespace
+
+MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
+    Parts& parts = *parts_;
+    const auto element = static_cast<std::int64_t>(c10::elementSize(parts.compute.compute_dtype));
+    const LatentSize size{parts.vae_config.latent_frames(request.num_frames),
+                          request.height / parts.vae_config.scale_factor_spatial,
+                          request.width / parts.vae_config.scale_factor_spatial};
+    const std::int64_t branches = request.guidance() ? 2 : 1;
+    const std::int64_t latents = request.request.num_outputs * parts.dit_config.in_channels *
+                                 size.frames * size.height * size.width * 4;
+    const std::int64_t process = parts.process_bytes;
+    MemoryPlan plan;
+
+    {
+        const auto& text = parts.open_text();
+        const PartBytes bytes = bytes_of(*text.residency, text.layers.params());
+        plan.stages.push_back(
+            {"encode_text",
+             {{"process", process},
+              {"weights", bytes.weights},
+              {"conversion", bytes.largest},
+              {"activations", text.layers.activation_bytes(kTextLength, element)}}});
+    }
+    {
+        PartBytes bytes;
+        Dit::Memory memory;
+        for (const bool low_noise : {false, true}) {
+            if (low_noise && !request.boundary_ratio) continue;
+            const auto& dit = parts.open_dit(low_noise);
+            PartBytes own = bytes_of(*dit.residency, dit.layers.outer_params());
+            for (std::int64_t i = 0; i < dit.layers.num_blocks(); ++i) {
+                const PartBytes block = bytes_of(*dit.residency, dit.layers.params(i));
+                own.weights += block.weights;
+                own.largest = std::max(own.largest, block.largest);
+            }
+            // One expert is in memory at a time, or both where parts stay.
+            bytes.weights = parts.options.keep_resident ? bytes.weights + own.weights
+                                                        : std::max(bytes.weights, own.weights);
+            bytes.largest = std::max(bytes.largest, own.largest);
+            memory = dit.layers.memory(size, kTextLength, element);
+        }
+        // Latents, the scheduler's history of up to three model outputs, velocities and their sum.
+        constexpr std::int64_t kLatentCopies = 8;
+        plan.stages.push_back({"denoise",
+                               {{"process", process},
+                                {"weights", bytes.weights},
+                                {"conversion", bytes.largest},
+                                {"activations", memory.activations},
+                                {"prompt_keys_and_values", branches * memory.per_branch},
+                                {"latents", kLatentCopies * latents}}});
+    }
+    if (request.request.output_type != OutputType::latent) {
+        const auto& vae = parts.open_vae();
+        const PartBytes bytes = bytes_of(*vae.residency, vae.layers.decoder_params());
+        plan.stages.push_back(
+            {"decode",
+             {{"process", process},
+              {"weights", bytes.weights},
+              {"conversion", bytes.largest},
+              {"activations", vae.layers.decode_peak_bytes(size.height, size.width, element)},
+              {"frames", 3LL * 4 * request.height * request.width *
+                             parts.vae_config.scale_factor_temporal * 3},
+              {"latents", latents}}});
+    }
+    return plan;
+}
+
+}  // namespace zoetrope

@@ -1,0 +1,71 @@
+// A model's parts as the engine holds them: layers with their weights, loaded and let go as stages
+// come and end.
+//
+// Private to the engine's sources. Opening a part reads the file headers and checks every name and
+// shape; a weight is read when a lease asks for it.
+#pragma once
+
+#include "denoise/dit.h"
+#include "engine/engine.h"
+#include "text/tokenizer.h"
+#include "text/umt5.h"
+#include "vae/vae.h"
+#include "weights/params.h"
+
+namespace zoetrope {
+
+// Layers, their weights, and a lease on all of them while the part is to stay in memory.
+template <typename Layers>
+struct Part {
+    Layers layers;
+    std::unique_ptr<Residency> residency;
+    std::optional<Lease> resident;  // destroyed before `residency`
+
+    void keep() {
+        if (!resident) resident.emplace(residency->lease_all());
+    }
+};
+
+template <typename Layers, typename Config>
+std::unique_ptr<Part<Layers>> open_part(const char* component, const std::filesystem::path& path,
+                                        const Config& config, const ResidencyOptions& compute) {
+    Weights weights = Weights::open(component, path);
+    Layers layers(config, weights);
+    weights.check();
+    auto residency = std::make_unique<Residency>(std::move(weights), compute);
+    return std::make_unique<Part<Layers>>(
+        Part<Layers>{std::move(layers), std::move(residency), std::nullopt});
+}
+
+struct Engine::Parts {
+    ModelFolder model;
+    EngineOptions options;
+    ResidencyOptions compute;  // device and dtype of all parts
+    DitConfig dit_config;
+    std::optional<DitConfig> dit_2_config;
+    VaeConfig vae_config;
+    Umt5Config text_config;
+    std::int64_t process_bytes = 0;  // resident before any weight was read
+
+    std::unique_ptr<Part<Umt5Encoder>> text;
+    std::optional<Tokenizer> tokenizer;
+    std::unique_ptr<Part<Dit>> transformer, transformer_2;
+    std::unique_ptr<Part<Vae>> vae;
+
+    // Open where they are not.
+    Part<Umt5Encoder>& open_text();
+    Part<Dit>& open_dit(bool low_noise);
+    Part<Vae>& open_vae();
+    // Lets a part go, unless parts stay resident.
+    template <typename Layers>
+    void close(std::unique_ptr<Part<Layers>>& part) {
+        if (options.keep_resident) return;
+        part.reset();
+        release_memory();
+    }
+
+private:
+    static void release_memory();
+};
+
+}  // namespace zoetrope

@@ -1,0 +1,172 @@
+// Operators beside plain formulas in float64.
+#include "base/error.h"
+#include "ops/attention.h"
+#include "ops/device.h"
+#include "ops/linear.h"
+#include "ops/norm.h"
+#include "ops/peak.h"
+#include "ops/stats.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <thread>
+
+namespace zoetrope::ops {
+namespace {
+
+double largest(const at::Tensor& a, const at::Tensor& b) {
+    return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
+
+at::Tensor attention_in_float64(const AttentionArgs& args) {
+    const auto heads = [](const at::Tensor& x) { return x.to(at::kDouble).transpose(1, 2); };
+    const std::int64_t keys = args.kv_length >= 0 ? args.kv_length : args.k.size(1);
+    const double scale =
+        args.scale != 0 ? args.scale : 1 / std::sqrt(static_cast<double>(args.q.size(3)));
+    at::Tensor logits =
+        at::matmul(heads(args.q), heads(args.k).narrow(2, 0, keys).transpose(2, 3)) * scale;
+    if (args.bias.defined()) logits = logits + args.bias.to(at::kDouble).narrow(3, 0, keys);
+    return at::matmul(at::softmax(logits, 3), heads(args.v).narrow(2, 0, keys)).transpose(1, 2);
+}
+
+TEST(Attention, EqualsTheFormulaOnEveryBackend) {
+    const c10::InferenceMode inference;
+    for (const auto backend : {AttentionBackend::aten, AttentionBackend::reference}) {
+        const ForceAttentionBackend force(backend);
+        for (const std::int64_t head_size : {6, 12, 64, 128}) {
+            for (const auto& [queries, keys, kv_length] :
+                 {std::tuple{1, 1, -1}, {7, 7, -1}, {33, 65, 65}, {64, 64, 50}, {5, 512, 1}}) {
+                const at::Tensor q = at::randn({2, queries, 3, head_size});
+                const at::Tensor k = at::randn({1, keys, 3, head_size});
+                const at::Tensor v = at::randn({1, keys, 3, head_size});
+                const AttentionArgs args{.q = q, .k = k, .v = v, .kv_length = kv_length};
+                const at::Tensor out = attention(args).out;
+                EXPECT_TRUE(out.is_contiguous());
+                EXPECT_LT(largest(out, attention_in_float64(args)), 2e-6)
+                    << name_of(backend) << " " << head_size << " " << queries << " " << keys;
+            }
+        }
+    }
+}
+
+TEST(Attention, BiasScaleAndLogSumExp) {
+    const c10::InferenceMode inference;
+    const at::Tensor q = at::randn({1, 9, 2, 8}), k = at::randn({1, 9, 2, 8}),
+                     v = at::randn({1, 9, 2, 8});
+    const AttentionArgs args{.q = q, .k = k, .v = v, .bias = at::randn({1, 2, 9, 9}), .scale = 1.0};
+    EXPECT_LT(largest(attention(args).out, attention_in_float64(args)), 2e-6);
+    AttentionArgs with_sum = args;
+    with_sum.log_sum_exp = true;
+    const auto result = attention(with_sum);
+    EXPECT_LT(largest(result.out, attention_in_float64(args)), 2e-6);
+    const at::Tensor logits =
+        at::matmul(q.transpose(1, 2), k.transpose(1, 2).transpose(2, 3)) + args.bias;
+    EXPECT_LT(largest(result.log_sum_exp, logits.to(at::kDouble).logsumexp({3})), 2e-6);
+}
+
+TEST(Attention, ShapesThatDoNotFitAreErrors) {
+    const at::Tensor q = at::randn({1, 4, 2, 8});
+    EXPECT_THROW(attention({.q = q, .k = at::randn({1, 4, 3, 8}), .v = at::randn({1, 4, 3, 8})}),
+                 Error);
+    EXPECT_THROW(attention({.q = q, .k = q, .v = q, .kv_length = 5}), Error);
+    EXPECT_THROW(attention({.q = q, .k = q, .v = q.to(at::kBFloat16)}), Error);
+}
+
+TEST(Norm, ModulationFollowsTheFrameOfEachToken) {
+    const c10::InferenceMode inference;
+    const at::Tensor x = at::randn({2, 6, 8});
+    const at::Tensor shift = at::randn({2, 8}), scale = at::randn({2, 8}), gate = at::randn({2, 8});
+    const FrameIndex frames{at::tensor(std::vector<std::int64_t>{1, 0, 1}, at::kLong), 2};
+    const at::Tensor modulated = layer_norm_modulate(x, shift, scale, frames, 1e-6);
+    const at::Tensor gated = add_gated(x, modulated, gate, frames);
+    for (std::int64_t token = 0; token < 6; ++token) {
+        const std::int64_t row = token / 2 == 1 ? 0 : 1;
+        const at::Tensor one = x.select(1, token).to(at::kDouble);
+        const at::Tensor centred = one - one.mean(-1, true);
+        const at::Tensor normed = centred / (centred.pow(2).mean(-1, true) + 1e-6).sqrt();
+        const at::Tensor wanted = normed * (scale[row].to(at::kDouble) + 1) + shift[row];
+        EXPECT_LT(largest(modulated.select(1, token), wanted), 2e-6);
+        EXPECT_LT(largest(gated.select(1, token), one + wanted * gate[row]), 4e-6);
+    }
+}
+
+TEST(Norm, RotaryTurnsNeighbouringPairs) {
+    const c10::InferenceMode inference;
+    const std::int64_t tokens = 5, heads = 2, head_size = 6;
+    const at::Tensor x = at::randn({1, tokens, heads * head_size});
+    const at::Tensor weight = at::randn({heads * head_size});
+    const at::Tensor angle = at::randn({tokens, head_size / 2});
+    const at::Tensor out = rms_norm_rotary(x, weight, 1e-5, {angle.cos(), angle.sin()});
+    const at::Tensor wide = x.to(at::kDouble);
+    const at::Tensor normed = (wide / (wide.pow(2).mean(-1, true) + 1e-5).sqrt() * weight)
+                                  .view({tokens, heads, head_size});
+    for (std::int64_t t = 0; t < tokens; ++t) {
+        for (std::int64_t h = 0; h < heads; ++h) {
+            for (std::int64_t p = 0; p < head_size / 2; ++p) {
+                const double a = normed[t][h][2 * p].item<double>(),
+                             b = normed[t][h][2 * p + 1].item<double>();
+                const double turn = angle[t][p].item<double>();
+                EXPECT_NEAR(out[0][t][h][2 * p].item<double>(),
+                            a * std::cos(turn) - b * std::sin(turn), 3e-6);
+                EXPECT_NEAR(out[0][t][h][2 * p + 1].item<double>(),
+                            a * std::sin(turn) + b * std::cos(turn), 3e-6);
+            }
+        }
+    }
+}
+
+TEST(Norm, HalfPrecisionIsRoundedOnce) {
+    const c10::InferenceMode inference;
+    const at::Tensor x = at::randn({1, 4, 64}).to(at::kBFloat16);
+    const at::Tensor weight = at::randn({64});
+    const at::Tensor exact = rms_norm(x.to(at::kFloat), weight, 1e-6);
+    EXPECT_EQ(largest(rms_norm(x, weight, 1e-6), exact.to(at::kBFloat16)), 0);
+}
+
+TEST(Linear, PackedWeightsOfAnotherLayoutAreRefused) {
+    const at::Tensor weight = at::randn({3, 4});
+    EXPECT_THROW(linear({.x = at::randn({2, 4}), .weight = {weight, MatrixLayout::onednn}}), Error);
+}
+
+TEST(Stats, NestedOperatorsCountOnce) {
+    using namespace std::chrono_literals;
+    const Collection collection;
+    {
+        const OperatorScope outer("outer", 10);
+        std::this_thread::sleep_for(20ms);
+        const OperatorScope inner("inner", 5);
+        std::this_thread::sleep_for(40ms);
+    }
+    count_fallback("attention of head size 5");
+    const auto found = collection.operators();
+    EXPECT_NEAR(found.at("inner").seconds, 0.040, 0.020);
+    EXPECT_NEAR(found.at("outer").seconds, 0.020, 0.015);
+    EXPECT_EQ(found.at("outer").flop, 10);
+    EXPECT_EQ(collection.fallbacks().at("attention of head size 5"), 1);
+}
+
+TEST(Device, ParsesAndRefuses) {
+    EXPECT_TRUE(parse_device("cpu").is_cpu());
+    for (const char* bad : {"gpu", "cuda:x", "cuda:", "cuda:-1", "cuda:99", ""})
+        EXPECT_THROW(parse_device(bad), Error) << bad;
+    EXPECT_EQ(parse_dtype("bf16"), at::kBFloat16);
+    EXPECT_THROW(parse_dtype("int3"), Error);
+    EXPECT_GE(usable_cores(), 1);
+    EXPECT_GT(process_memory().resident, 1 << 20);
+}
+
+TEST(Peak, IsBelowWhatAnyCoreReaches) {
+    const Peak peak = measured_peak(at::kFloat);
+    EXPECT_GT(peak.flops, 1e9);
+    EXPECT_LT(peak.flops / threads(), 1e12);
+}
+
+}  // namespace
+}  // namespace zoetrope::ops
