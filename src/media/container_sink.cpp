@@ -81,6 +81,7 @@ void append_gif_comment(const fs::path& path, const std::string& comment) {
 class ContainerSink : public FrameSink {
 public:
     ContainerSink(const fs::path& path, const VideoFormat& format, const WriteOptions& options);
+    ~ContainerSink() override;
     void write(const Frame& frame) override;
     std::vector<fs::path> finish() override;
 
@@ -97,6 +98,7 @@ private:
     ParentFolders folders_;  // outlives the file in it
     PartialFile file_;
     OutputContext output_;  // closed before the file is removed
+    bool trailer_due_ = false;
     ffmpeg::CodecContext encoder_;
     ffmpeg::PictureHandle picture_;
     ffmpeg::PacketHandle packet_;
@@ -118,6 +120,12 @@ ContainerSink::ContainerSink(const fs::path& path, const VideoFormat& format,
       codec_(find_encoder(path, format)),
       folders_(path),
       file_(path) {}
+
+ContainerSink::~ContainerSink() {
+    // FFmpeg's GIF muxer frees the packet that it holds back nowhere else.
+    const LogCapture log;
+    if (trailer_due_ && format_.muxer == "gif") av_write_trailer(output_.get());
+}
 
 // The encoder's settings.
 void ContainerSink::configure(int width, int height) {
@@ -190,6 +198,8 @@ void ContainerSink::open(int width, int height) {
           doing());
     check(avformat_write_header(output_.get(), muxer_options.get()), ErrorKind::io, doing());
 
+    trailer_due_ = true;
+
     packet_ = ffmpeg::new_packet();
     picture_ = ffmpeg::new_picture();
     picture_->width = width;
@@ -254,6 +264,7 @@ void ContainerSink::write(const Frame& frame) {
 std::vector<fs::path> ContainerSink::finish() {
     const LogCapture log;
     send(nullptr);
+    trailer_due_ = false;
     check(av_write_trailer(output_.get()), ErrorKind::io, doing());
     check(avio_closep(&output_->pb), ErrorKind::io, doing());
     if (const auto comment = options_.metadata.find("comment");
