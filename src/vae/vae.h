@@ -31,6 +31,8 @@ struct VaeConfig {
     std::vector<float> latents_std;   // [z_dim]
     std::int64_t in_channels = 3;
     std::int64_t out_channels = 3;
+    // Frames per latent frame (after the first), pixels per latent pixel. They follow from the
+    // layers: from_json() computes them and does not read the keys of these names.
     std::int64_t scale_factor_temporal = 4;
     std::int64_t scale_factor_spatial = 8;
 
@@ -65,7 +67,8 @@ public:
         DecodeStream(DecodeStream&&) noexcept;
         ~DecodeStream();
         // latents: [B, z_dim, 1, h, w], denormalized, in the compute dtype
-        // -> [B, 3, n, 8h, 8w] in [-1, 1] (clamped); n = 1 for the first call, then 4
+        // -> [B, 3, n, 8h, 8w] in [-1, 1] (clamped); n = 1 for the first call, then 4 (or what
+        // the config's scale factors say)
         at::Tensor push(const at::Tensor& latents);
 
     private:
@@ -82,7 +85,8 @@ public:
     public:
         EncodeStream(EncodeStream&&) noexcept;
         ~EncodeStream();
-        // frames: [B, 3, n, H, W] in [-1, 1], compute dtype; n = 1 for the first call, then 4
+        // frames: [B, 3, n, H, W] in [-1, 1], compute dtype; n = 1 for the first call, then 4 (or
+        // what the config's scale factors say)
         // -> mean of the posterior [B, z_dim, 1, H/8, W/8], not yet normalized (the mode, as
         // pipelines use it)
         at::Tensor push(const at::Tensor& frames);
@@ -95,12 +99,13 @@ public:
     };
     EncodeStream encode_stream(const Lease& lease) const;
 
-    // Bytes of activations at the peak of decoding one latent frame (batch 1) with features
-    // carried, for the memory plan: counted over the layers, upper bound. `element` is bytes per
-    // element.
+    // Bytes at the peak of decoding (batch 1) beside the weights: activations, carried features and
+    // the operators' workspace, counted over the layers. `element` is bytes per element.
     std::int64_t decode_peak_bytes(std::int64_t latent_height, std::int64_t latent_width,
                                    std::int64_t element) const;
-    // Multiply-adds times two to decode `latent_frames` of that size.
+    // Multiply-adds times two, in convolutions and attention, to decode `latent_frames` of that
+    // size, and to encode. What the zero frames before the first would cost is not computed, and
+    // not counted.
     double decode_flop(std::int64_t latent_frames, std::int64_t latent_height,
                        std::int64_t latent_width) const;
     double encode_flop(std::int64_t frames, std::int64_t height, std::int64_t width) const;
