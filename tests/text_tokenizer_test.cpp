@@ -196,6 +196,7 @@ TEST_F(Tokenizers, OtherKindsAreNamed) {
 TEST_F(Tokenizers, BrokenTokenizerJsonIsAnError) {
     EXPECT_EQ(error_of_opening(write("tokenizer.json", "{}")).first, ErrorKind::io);
     EXPECT_EQ(error_of_opening(write("tokenizer.json", "{\"model\"")).first, ErrorKind::io);
+    EXPECT_EQ(error_of_opening(write("tokenizer.json", "[1e999]")).first, ErrorKind::io);
     EXPECT_EQ(error_of_opening(write_changed("/model/unk_id", 9'999'999)).first, ErrorKind::io);
     EXPECT_EQ(error_of_opening(write_changed("/model/unk_id", nullptr)).first, ErrorKind::io);
     EXPECT_EQ(error_of_opening(write_changed("/model/vocab/7", "x")).first, ErrorKind::io);

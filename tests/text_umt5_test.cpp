@@ -72,7 +72,7 @@ TEST_P(Umt5, Float32EqualsPaddedRunOfTransformers) {
         const at::Tensor& out = expected.at("out_" + length);
         const at::Tensor found = model.encode(ids_of(expected.at("ids_" + length)));
         ASSERT_EQ(found.sizes(), out.sizes());
-        EXPECT_LT(relative_l2(found, out), 1.5e-6) << length << " tokens";
+        EXPECT_LT(relative_l2(found, out), 1e-6) << length << " tokens";
     }
 }
 

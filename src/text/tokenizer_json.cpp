@@ -162,9 +162,8 @@ void append_sentinels(std::int64_t count, TokenizerFile& file) {
 // Runs `read` on the file's JSON; a value of another type than expected becomes an io error.
 template <typename Read>
 void with_json(const std::filesystem::path& path, const Read& read) {
-    const json content = read_json(path);
     try {
-        read(content);
+        read(read_json(path));
     } catch (const json::exception& error) {
         fail(ErrorKind::io, "{} is not what such a file of a tokenizer has to be: {}",
              path.string(), error.what());
