@@ -80,9 +80,9 @@ TEST_P(DitGolden, EveryTracedTensorEqualsDiffusers) {
 TEST_P(DitGolden, HalfPrecisionStaysNear) {
     Golden golden(GetParam(), at::kBFloat16);
     const at::Tensor velocity = golden.run();
-    EXPECT_EQ(velocity.scalar_type(), at::kBFloat16);
+    EXPECT_EQ(velocity.scalar_type(), at::kFloat);
     EXPECT_LT(relative_error(velocity, golden.expected.at("velocity")),
-              0.02);  // 2^-8 over two blocks
+              0.01);  // measured 0.003 to 0.005: 2^-8 over two blocks
 }
 
 TEST_P(DitGolden, SecondPassUsesTheKeptKeysAndValues) {

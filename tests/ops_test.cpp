@@ -84,8 +84,12 @@ TEST(Norm, ModulationFollowsTheFrameOfEachToken) {
     const at::Tensor x = at::randn({2, 6, 8});
     const at::Tensor shift = at::randn({2, 8}), scale = at::randn({2, 8}), gate = at::randn({2, 8});
     const FrameIndex frames{at::tensor(std::vector<std::int64_t>{1, 0, 1}, at::kLong), 2};
-    const at::Tensor modulated = layer_norm_modulate(x, shift, scale, frames, 1e-6);
-    const at::Tensor gated = add_gated(x, modulated, gate, frames);
+    const at::Tensor modulated = layer_norm_modulate(x, shift, scale, frames, 1e-6, at::kFloat);
+    at::Tensor gated = x.clone();
+    add_gated(gated, modulated, gate, frames);
+    at::Tensor plain = x.clone();
+    add_gated(plain, modulated, {}, {});
+    EXPECT_EQ(largest(plain, x + modulated), 0);
     for (std::int64_t token = 0; token < 6; ++token) {
         const std::int64_t row = token / 2 == 1 ? 0 : 1;
         const at::Tensor one = x.select(1, token).to(at::kDouble);
@@ -128,6 +132,15 @@ TEST(Norm, HalfPrecisionIsRoundedOnce) {
     const at::Tensor weight = at::randn({64});
     const at::Tensor exact = rms_norm(x.to(at::kFloat), weight, 1e-6);
     EXPECT_EQ(largest(rms_norm(x, weight, 1e-6), exact.to(at::kBFloat16)), 0);
+}
+
+TEST(Linear, WideProductOfANarrowWeight) {
+    const c10::InferenceMode inference;
+    const at::Tensor weight = at::randn({3000, 2000}).to(at::kBFloat16);  // widened in two parts
+    const at::Tensor x = at::randn({2, 2000}), bias = at::randn({3000});
+    const at::Tensor wanted =
+        at::matmul(x.to(at::kDouble), weight.to(at::kDouble).t()) + bias.to(at::kDouble);
+    EXPECT_LT(largest(linear_fp32(x, {weight}, bias), wanted), 5e-4);
 }
 
 TEST(Linear, PackedWeightsOfAnotherLayoutAreRefused) {

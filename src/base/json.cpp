@@ -43,7 +43,7 @@ nlohmann::json read_json(const std::filesystem::path& path) {
 nlohmann::json parse_json(std::string_view text, std::string_view source) {
     try {
         return nlohmann::json::parse(without_infinities(text));
-    } catch (const nlohmann::json::parse_error& error) {
+    } catch (const nlohmann::json::exception& error) {
         fail(ErrorKind::io, "{} is not valid JSON: {}", source, error.what());
     }
 }

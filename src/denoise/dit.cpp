@@ -115,8 +115,8 @@ Dit::Dit(const DitConfig& config, Weights& weights) : config_(config) {
     const std::int64_t dim = config.dim();
     const auto [pt, ph, pw] = config.patch_size;
     patch_weight_ =
-        weights.param("patch_embedding.weight", {dim, config.in_channels, pt, ph, pw}, Role::conv);
-    patch_bias_ = weights.param("patch_embedding.bias", {dim}, Role::vector);
+        weights.param("patch_embedding.weight", {dim, config.in_channels, pt, ph, pw}, Role::fp32);
+    patch_bias_ = weights.param("patch_embedding.bias", {dim}, Role::fp32);
     const std::string embedder = "condition_embedder.";
     time_1_weight_ = weights.param(embedder + "time_embedder.linear_1.weight",
                                    {dim, config.freq_dim}, Role::fp32);
@@ -125,9 +125,9 @@ Dit::Dit(const DitConfig& config, Weights& weights) : config_(config) {
         weights.param(embedder + "time_embedder.linear_2.weight", {dim, dim}, Role::fp32);
     time_2_bias_ = weights.param(embedder + "time_embedder.linear_2.bias", {dim}, Role::fp32);
     time_projection_weight_ =
-        weights.param(embedder + "time_proj.weight", {kModulationRows * dim, dim}, Role::matrix);
+        weights.param(embedder + "time_proj.weight", {kModulationRows * dim, dim}, Role::conv);
     time_projection_bias_ =
-        weights.param(embedder + "time_proj.bias", {kModulationRows * dim}, Role::vector);
+        weights.param(embedder + "time_proj.bias", {kModulationRows * dim}, Role::fp32);
     text_1_weight_ = weights.param(embedder + "text_embedder.linear_1.weight",
                                    {dim, config.text_dim}, Role::matrix);
     text_1_bias_ = weights.param(embedder + "text_embedder.linear_1.bias", {dim}, Role::vector);
@@ -135,8 +135,8 @@ Dit::Dit(const DitConfig& config, Weights& weights) : config_(config) {
         weights.param(embedder + "text_embedder.linear_2.weight", {dim, dim}, Role::matrix);
     text_2_bias_ = weights.param(embedder + "text_embedder.linear_2.bias", {dim}, Role::vector);
     out_weight_ =
-        weights.param("proj_out.weight", {config.out_channels * pt * ph * pw, dim}, Role::matrix);
-    out_bias_ = weights.param("proj_out.bias", {config.out_channels * pt * ph * pw}, Role::vector);
+        weights.param("proj_out.weight", {config.out_channels * pt * ph * pw, dim}, Role::fp32);
+    out_bias_ = weights.param("proj_out.bias", {config.out_channels * pt * ph * pw}, Role::fp32);
     out_modulation_ = weights.param("scale_shift_table", {1, 2, dim}, Role::fp32);
     outer_params_ = declared_since(weights, 0);
 
@@ -197,7 +197,6 @@ Dit::Prepared Dit::prepare(const Conditions& conditions, const Lease& lease) con
 
 Dit::State Dit::embed(const at::Tensor& latents, const FrameTimesteps& timesteps,
                       Prepared& prepared, const Lease& lease) const {
-    const at::Tensor& weight = lease[patch_weight_];
     const LatentSize size{latents.size(2), latents.size(3), latents.size(4)};
     ZT_CHECK(size == prepared.size && latents.size(1) == config_.in_channels, internal,
              "embed: latents [{}] do not fit what was prepared", fmt::join(latents.sizes(), ", "));
@@ -208,22 +207,19 @@ Dit::State Dit::embed(const at::Tensor& latents, const FrameTimesteps& timesteps
     State state;
     state.prepared = &prepared;
     const at::Tensor patches =
-        latents.to(weight.scalar_type())
+        latents.to(at::kFloat)
             .view({batch, config_.in_channels, gt, pt, gh, ph, gw, pw})
             .permute({0, 2, 4, 6, 1, 3, 5, 7})
             .reshape({batch, gt * gh * gw, config_.in_channels * pt * ph * pw});
-    state.x =
-        ops::linear({.x = patches, .weight = {weight.flatten(1)}, .bias = lease[patch_bias_]});
+    state.x = at::linear(patches, lease[patch_weight_].flatten(1), lease[patch_bias_]);
 
     const at::Tensor values = at::tensor(timesteps.values, at::kFloat).to(latents.device());
     at::Tensor time = at::linear(sinusoidal_embedding(values, config_.freq_dim),
                                  lease[time_1_weight_], lease[time_1_bias_]);
     state.time = at::linear(at::silu(time), lease[time_2_weight_], lease[time_2_bias_]);
-    const at::Tensor activated = at::silu(state.time.to(weight.scalar_type()));
-    state.modulation =
-        apply_linear(activated, time_projection_weight_, time_projection_bias_, lease)
-            .to(at::kFloat)
-            .view({-1, kModulationRows, config_.dim()});
+    state.modulation = ops::linear_fp32(at::silu(state.time), lease.matrix(time_projection_weight_),
+                                        lease[time_projection_bias_])
+                           .view({-1, kModulationRows, config_.dim()});
     if (timesteps.values.size() > 1) {
         ZT_CHECK(static_cast<std::int64_t>(timesteps.frame_value.size()) == gt * pt, internal,
                  "embed: {} latent frames, time steps for {}", gt * pt,
@@ -247,35 +243,36 @@ void Dit::blocks(std::int64_t first, std::int64_t last, State& state, const Leas
         const at::Tensor modulation = lease[block.modulation] + state.modulation;  // [T, 6, dim]
         const auto row = [&modulation](Modulation which) { return modulation.select(1, which); };
         const auto named = [i](const char* part) { return fmt::format("blocks.{}.{}", i, part); };
+        const at::ScalarType dtype = state.prepared->text.scalar_type();
+        at::Tensor& x = state.x;
 
         // 1. Self-attention
-        at::Tensor x = state.x;
         at::Tensor branch =
-            ops::layer_norm_modulate(x, row(kShift), row(kScale), state.frames, config_.eps);
-        branch = self_attention(block, branch, state, lease);
+            ops::layer_norm_modulate(x, row(kShift), row(kScale), state.frames, config_.eps, dtype);
+        branch = self_attention(block, std::move(branch), state, lease);
         ops::trace(named("attn1"), branch);
-        x = ops::add_gated(x, branch, row(kGate), state.frames);
+        ops::add_gated(x, branch, row(kGate), state.frames);
 
         // 2. Cross-attention
         branch = config_.cross_attn_norm
                      ? ops::layer_norm(x, lease[block.cross_norm_weight],
-                                       lease[block.cross_norm_bias], config_.eps)
-                     : x;
-        branch = cross_attention(block, branch, cached, state.prepared->text, lease);
+                                       lease[block.cross_norm_bias], config_.eps, dtype)
+                     : x.to(dtype);
+        branch = cross_attention(block, std::move(branch), cached, state.prepared->text, lease);
         ops::trace(named("attn2"), branch);
-        x = x + branch;
+        ops::add_gated(x, branch, {}, {});
 
         // 3. Feed-forward
-        branch =
-            ops::layer_norm_modulate(x, row(kFfnShift), row(kFfnScale), state.frames, config_.eps);
-        branch = feed_forward(block, branch, lease);
+        branch = ops::layer_norm_modulate(x, row(kFfnShift), row(kFfnScale), state.frames,
+                                          config_.eps, dtype);
+        branch = feed_forward(block, std::move(branch), lease);
         ops::trace(named("ffn"), branch);
-        state.x = ops::add_gated(x, branch, row(kFfnGate), state.frames);
-        ops::trace(fmt::format("blocks.{}", i), state.x);
+        ops::add_gated(x, branch, row(kFfnGate), state.frames);
+        ops::trace(fmt::format("blocks.{}", i), x);
     }
 }
 
-at::Tensor Dit::self_attention(const Block& block, const at::Tensor& x, const State& state,
+at::Tensor Dit::self_attention(const Block& block, at::Tensor x, const State& state,
                                const Lease& lease) const {
     const Attention& layer = block.self;
     const ops::RotaryTable& rotary = state.prepared->rotary;
@@ -285,11 +282,12 @@ at::Tensor Dit::self_attention(const Block& block, const at::Tensor& x, const St
     k = ops::rms_norm_rotary(k, lease[layer.k_norm], config_.eps, rotary);
     const at::Tensor v =
         split_heads(apply_linear(x, layer.v_weight, layer.v_bias, lease), q.size(2));
+    x.reset();  // not needed while attention runs
     const at::Tensor out = ops::attention({.q = q, .k = k, .v = v, .name = "self_attention"}).out;
     return apply_linear(out.flatten(2), layer.out_weight, layer.out_bias, lease);
 }
 
-at::Tensor Dit::cross_attention(const Block& block, const at::Tensor& x, Prepared::KeyValue& cached,
+at::Tensor Dit::cross_attention(const Block& block, at::Tensor x, Prepared::KeyValue& cached,
                                 const at::Tensor& text, const Lease& lease) const {
     const Attention& layer = block.cross;
     const std::int64_t heads = config_.num_attention_heads;
@@ -305,7 +303,7 @@ at::Tensor Dit::cross_attention(const Block& block, const at::Tensor& x, Prepare
     return apply_linear(out.flatten(2), layer.out_weight, layer.out_bias, lease);
 }
 
-at::Tensor Dit::feed_forward(const Block& block, const at::Tensor& x, const Lease& lease) const {
+at::Tensor Dit::feed_forward(const Block& block, at::Tensor x, const Lease& lease) const {
     const at::Tensor hidden =
         apply_linear(x, block.up_weight, block.up_bias, lease, ops::Epilogue::gelu_tanh);
     return apply_linear(hidden, block.down_weight, block.down_bias, lease);
@@ -313,9 +311,10 @@ at::Tensor Dit::feed_forward(const Block& block, const at::Tensor& x, const Leas
 
 at::Tensor Dit::head(const State& state, const Lease& lease) const {
     const at::Tensor modulation = lease[out_modulation_] + state.time.unsqueeze(1);  // [T, 2, dim]
-    const at::Tensor normed = ops::layer_norm_modulate(
-        state.x, modulation.select(1, 0), modulation.select(1, 1), state.frames, config_.eps);
-    const at::Tensor patches = apply_linear(normed, out_weight_, out_bias_, lease);
+    const at::Tensor normed =
+        ops::layer_norm_modulate(state.x, modulation.select(1, 0), modulation.select(1, 1),
+                                 state.frames, config_.eps, at::kFloat);
+    const at::Tensor patches = at::linear(normed, lease[out_weight_], lease[out_bias_]);
     const auto [pt, ph, pw] = config_.patch_size;
     const auto [gt, gh, gw] = state.prepared->grid;
     const std::int64_t batch = patches.size(0);

@@ -83,8 +83,8 @@ public:
 
     // What flows through the blocks.
     struct State {
-        at::Tensor x;           // [B, L, dim] compute dtype
-        at::Tensor time;        // [T, dim] fp32: time embedding
+        at::Tensor x;     // [B, L, dim] fp32: the residual stream, changed in place by blocks()
+        at::Tensor time;  // [T, dim] fp32: time embedding
         at::Tensor modulation;  // [T, 6, dim] fp32: its projection, shared by all blocks
         ops::FrameIndex frames;
         Prepared* prepared = nullptr;
@@ -111,7 +111,7 @@ public:
     // Runs blocks [first, last). Lease: params(i) of each of them.
     void blocks(std::int64_t first, std::int64_t last, State& state, const Lease& lease) const;
 
-    // Lease: outer_params(). -> velocity [B, out_channels, F, H, W] in the compute dtype
+    // Lease: outer_params(). -> velocity [B, out_channels, F, H, W] fp32
     at::Tensor head(const State& state, const Lease& lease) const;
 
     // Multiply-adds times two of one pass over all blocks for B = 1, for the bench and the plan;
@@ -144,11 +144,11 @@ private:
     };
 
     Attention declare_attention(Weights& weights, const std::string& prefix) const;
-    at::Tensor self_attention(const Block& block, const at::Tensor& x, const State& state,
+    at::Tensor self_attention(const Block& block, at::Tensor x, const State& state,
                               const Lease& lease) const;
-    at::Tensor cross_attention(const Block& block, const at::Tensor& x, Prepared::KeyValue& cached,
+    at::Tensor cross_attention(const Block& block, at::Tensor x, Prepared::KeyValue& cached,
                                const at::Tensor& text, const Lease& lease) const;
-    at::Tensor feed_forward(const Block& block, const at::Tensor& x, const Lease& lease) const;
+    at::Tensor feed_forward(const Block& block, at::Tensor x, const Lease& lease) const;
 
     DitConfig config_;
     Param patch_weight_, patch_bias_;

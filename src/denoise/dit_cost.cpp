@@ -25,16 +25,16 @@ Dit::Memory Dit::memory(const LatentSize& size, std::int64_t text_length,
     const std::int64_t tokens = (size.frames / pt) * (size.height / ph) * (size.width / pw);
     const std::int64_t dim = config_.dim();
     constexpr std::int64_t kFloat = 4;  // bytes
-    // The residual stream and its float32 copy under the norms, and what the widest part adds:
-    // queries and keys with the float32 temporaries of norm and rotation, or the hidden layer of
-    // the feed-forward part before and after GELU.
-    const std::int64_t stream = tokens * dim * 2 * element;
-    const std::int64_t rotation = tokens * dim * (2 * element + 4 * kFloat);
-    const std::int64_t feed_forward = tokens * config_.ffn_dim * 2 * element;
+    // Self-attention at its widest: queries, keys, values, its result, and the copies of keys and
+    // values that LibTorch packs. Feed-forward: its input and the hidden layer, which GELU changes
+    // in place, then its output.
+    const std::int64_t attention = tokens * dim * 6 * element;
+    const std::int64_t feed_forward = tokens * (2 * dim + config_.ffn_dim) * element;
+    const std::int64_t residual = tokens * dim * kFloat;
     Memory memory;
-    memory.activations = stream + std::max(rotation, feed_forward);
-    memory.per_branch =
-        config_.num_layers * 2 * text_length * dim * element + tokens * dim * element;
+    memory.activations = std::max(attention, feed_forward);
+    memory.per_branch = residual + config_.num_layers * 2 * text_length * dim * element +
+                        tokens * config_.attention_head_dim * kFloat;  // rotary table
     return memory;
 }
 

@@ -95,9 +95,9 @@ at::Tensor DenoiseLoop::velocity(const at::Tensor& latents, float timestep, doub
             const Lease block = expert_.residency->lease(dit.params(i));
             for (Dit::State& state : states) dit.blocks(i, i + 1, state, block);
         }
-        at::Tensor predicted = dit.head(states[0], outer).to(at::kFloat);
+        at::Tensor predicted = dit.head(states[0], outer);
         if (states.size() > 1) {
-            const at::Tensor unconditional = dit.head(states[1], outer).to(at::kFloat);
+            const at::Tensor unconditional = dit.head(states[1], outer);
             predicted = unconditional + (predicted - unconditional) * guidance_scale;
         }
         samples.push_back(predicted);

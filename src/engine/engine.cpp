@@ -56,7 +56,7 @@ Part<Dit>& Engine::Parts::open_dit(bool low_noise) {
 }
 
 Part<Vae>& Engine::Parts::open_vae() {
-    if (!vae) vae = open_part<Vae>("vae", model.vae, vae_config, compute);
+    if (!vae) vae = open_part<Vae>("vae", model.vae, vae_config, vae_compute);
     return *vae;
 }
 
@@ -70,6 +70,10 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
     parts.compute.compute_dtype = options.dtype == "auto" ? ops::default_dtype(parts.compute.device)
                                                           : ops::parse_dtype(options.dtype);
     ops::check_dtype(parts.compute.device, parts.compute.compute_dtype);
+    parts.vae_compute = parts.compute;
+    // On the CPU LibTorch's bf16 convolutions gain no time over float32 and lose accuracy.
+    if (parts.compute.device.is_cpu()) parts.vae_compute.compute_dtype = at::kFloat;
+    ops::limit_heap();
     parts.process_bytes = ops::process_memory().resident;
     parts.dit_config = DitConfig::from_json(parts.model.transformer_config);
     parts.vae_config = VaeConfig::from_json(parts.model.vae_config);
@@ -210,7 +214,7 @@ void Engine::decode(const at::Tensor& latents, const FrameCallback& sink, const 
             const at::Tensor z =
                 part.layers.denormalize(latents.narrow(0, output, 1).narrow(2, chunk, 1));
             const at::Tensor frames =
-                stream.push(z.to(parts_->compute.compute_dtype)).squeeze(0).to(at::kFloat);
+                stream.push(z.to(parts_->vae_compute.compute_dtype)).squeeze(0).to(at::kFloat);
             sink(static_cast<int>(output), frames.div(2).add_(0.5).clamp_(0, 1).to(at::kCPU));
             progress.step += 1;
             progress.seconds = timer.seconds();

@@ -34,6 +34,8 @@ PartBytes bytes_of(const Residency& residency, std::span<const Param> params) {
 MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
     Parts& parts = *parts_;
     const auto element = static_cast<std::int64_t>(c10::elementSize(parts.compute.compute_dtype));
+    const auto vae_element =
+        static_cast<std::int64_t>(c10::elementSize(parts.vae_compute.compute_dtype));
     const LatentSize size{parts.vae_config.latent_frames(request.num_frames),
                           request.height / parts.vae_config.scale_factor_spatial,
                           request.width / parts.vae_config.scale_factor_spatial};
@@ -89,7 +91,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
              {{"process", process},
               {"weights", bytes.weights},
               {"conversion", bytes.largest},
-              {"activations", vae.layers.decode_peak_bytes(size.height, size.width, element)},
+              {"activations", vae.layers.decode_peak_bytes(size.height, size.width, vae_element)},
               {"frames", 3LL * 4 * request.height * request.width *
                              parts.vae_config.scale_factor_temporal * 3},
               {"latents", latents}}});

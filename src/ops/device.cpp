@@ -139,6 +139,8 @@ void synchronize(at::Device device) {
     c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
 }
 
+void limit_heap() { ::mallopt(M_MMAP_THRESHOLD, 1 << 20); }
+
 void release_cached_memory() { ::malloc_trim(0); }
 
 at::ScalarType default_dtype(at::Device device) {

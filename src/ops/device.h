@@ -50,6 +50,11 @@ bool reset_peak_memory();
 // Waits until all work queued on the device is done. Nothing to do on the CPU.
 void synchronize(at::Device device);
 
+// Has malloc map every tensor of 1 MiB and more by itself, so that its memory goes back to the
+// system when the tensor dies. By default glibc keeps freed blocks of up to 32 MiB, and the
+// resident set of a run grows to half as much again as its tensors. Process-wide; call once, early.
+void limit_heap();
+
 // Gives memory cached by allocators and by malloc back to the system.
 void release_cached_memory();
 

@@ -3,11 +3,18 @@
 #include "base/error.h"
 #include "ops/stats.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/silu.h>
 
 namespace zoetrope::ops {
+namespace {
+
+// Elements of a weight that linear_fp32 widens at a time: 16 MiB in float32.
+constexpr std::int64_t kWidenedElements = std::int64_t{1} << 22;
+
+}  // namespace
 
 at::Tensor linear(const LinearArgs& args) {
     ZT_CHECK(args.weight.layout == MatrixLayout::plain, internal,
@@ -19,11 +26,27 @@ at::Tensor linear(const LinearArgs& args) {
         args.bias.defined() ? at::linear(args.x, weight, args.bias) : at::linear(args.x, weight);
     switch (args.epilogue) {
         case Epilogue::none: return out;
-        case Epilogue::gelu_tanh: return at::gelu(out, "tanh");
-        case Epilogue::gelu_erf: return at::gelu(out, "none");
-        case Epilogue::silu: return at::silu(out);
+        case Epilogue::gelu_tanh: return at::gelu_(out, "tanh");
+        case Epilogue::gelu_erf: return at::gelu_(out, "none");
+        case Epilogue::silu: return at::silu_(out);
     }
     return out;
+}
+
+at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias) {
+    ZT_CHECK(weight.layout == MatrixLayout::plain, internal, "linear_fp32: the weight is packed");
+    const at::Tensor wide_bias = bias.to(at::kFloat);
+    if (weight.data.scalar_type() == at::kFloat) return at::linear(x, weight.data, wide_bias);
+    const OperatorScope scope("linear_fp32");
+    const std::int64_t rows = weight.data.size(0);
+    const std::int64_t step = std::max<std::int64_t>(1, kWidenedElements / weight.data.size(1));
+    std::vector<at::Tensor> parts;
+    for (std::int64_t first = 0; first < rows; first += step) {
+        const std::int64_t count = std::min(step, rows - first);
+        parts.push_back(at::linear(x, weight.data.narrow(0, first, count).to(at::kFloat),
+                                   wide_bias.narrow(0, first, count)));
+    }
+    return parts.size() == 1 ? parts[0] : at::cat(parts, -1);
 }
 
 Matrix pack(const at::Tensor& weight) { return {weight, MatrixLayout::plain}; }

@@ -34,6 +34,11 @@ struct LinearArgs {
 // -> [..., out], dtype of x
 at::Tensor linear(const LinearArgs& args);
 
+// The same in float32 over weights of a lower precision, for the few rows where rounding would be
+// felt in every token (modulation) or in the latents themselves (patches in and out). The weight is
+// widened part by part. x: [..., in] fp32; weight: [out, in], plain; bias: [out] -> [..., out] fp32
+at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
+
 // Packs a row-major matrix [out, in] for linear() on its device where that is quicker for its
 // dtype; gives it back as it is where not.
 Matrix pack(const at::Tensor& weight);

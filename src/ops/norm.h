@@ -19,18 +19,19 @@ struct FrameIndex {
 };
 
 // LayerNorm without weights, times (1 + scale), plus shift.
-// x: [B, L, C]; shift, scale: [T, C] fp32 -> [B, L, C] in x's dtype
+// x: [B, L, C] any float dtype; shift, scale: [T, C] fp32 -> [B, L, C] in `dtype`
 at::Tensor layer_norm_modulate(const at::Tensor& x, const at::Tensor& shift,
-                               const at::Tensor& scale, const FrameIndex& frames, double eps);
+                               const at::Tensor& scale, const FrameIndex& frames, double eps,
+                               at::ScalarType dtype);
 
-// LayerNorm with weight and bias in float32. x: [B, L, C]; weight, bias: [C] fp32 (or undefined).
+// LayerNorm with weight and bias. x: [B, L, C] any float dtype; weight, bias: [C] fp32 -> `dtype`
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                      double eps);
+                      double eps, at::ScalarType dtype);
 
-// x * gate + residual. residual, x: [B, L, C]; gate: [T, C] fp32 -> residual's dtype.
-// May write into residual's storage where it is the only owner of its data: use the result only.
-at::Tensor add_gated(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& gate,
-                     const FrameIndex& frames);
+// residual += x * gate, in place. residual: [B, L, C] fp32, contiguous; x: [B, L, C] any float
+// dtype; gate: [T, C] fp32, undefined: 1
+void add_gated(at::Tensor& residual, const at::Tensor& x, const at::Tensor& gate,
+               const FrameIndex& frames);
 
 // RMSNorm over the last dimension. x: [..., C]; weight: [C] fp32 -> x's dtype.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);

@@ -29,7 +29,7 @@ enum class Role {
     matrix,     // weight of a linear layer [out, in]: the compute dtype, may come packed
     vector,     // bias and the like: the compute dtype
     fp32,       // norms, modulation tables, time embedding: always float32
-    conv,       // weight of a convolution: the compute dtype
+    conv,       // weight used as it lies in the file: the compute dtype, never packed
     embedding,  // table that rows are looked up in: the dtype it is stored in, never converted
 };
 
