@@ -1,6 +1,6 @@
 """Synthetic clips with captions: the whole world the demo model knows.
 
-A `Scene` is one or two smiling shapes on a background; `caption` puts it into words, `render` draws
+A `Scene` is one or two flat shapes on a background; `caption` puts it into words, `render` draws
 it, and `understand` reads a caption back into the `Scene` facts that a judge can check. Everything
 is deterministic by seed. Coordinates are fractions of the shorter picture side, measured from the
 centre, x to the right and y down.
@@ -92,7 +92,7 @@ RELATION_WORDS = {
     "right of": ("right of", "to the right of"),
 }
 OPENINGS = ("a video of", "a cartoon of", "an animation of")
-MOODS = ("happy", "smiling", "cute", "cheerful")  # every shape smiles: these words change nothing
+MOODS = ("happy", "nice", "cute", "bright")  # words that change nothing
 # Object colours too near to a background to be told apart.
 TOO_NEAR = {("sky", "cyan"), ("sky", "blue"), ("sunset", "orange"), ("sunset", "pink"), ("sunset", "purple"),
             ("meadow", "green"), ("navy", "blue"), ("navy", "purple"), ("beige", "yellow")}
@@ -152,7 +152,8 @@ def sample_scene(seed: int, want_held_out: bool = False) -> Scene:
             motion = _pick(rng, MOTIONS)
             place = _pick(rng, _places_for(motion)) if rng.random() < 0.5 else "center"
             size = "medium" if motion in ("grow", "shrink") or rng.random() < 0.5 else _pick(rng, tuple(SIZES))
-            thing = Thing(_pick(rng, SHAPES), _pick(rng, colors), size, motion, place)
+            shapes = SHAPES[1:] if motion == "spin" else SHAPES  # a spinning circle looks still
+            thing = Thing(_pick(rng, shapes), _pick(rng, colors), size, motion, place)
             scene = Scene((thing,), background, None, seed)
         if held_out(scene.things[0]) == want_held_out:
             return scene
@@ -161,7 +162,8 @@ def sample_scene(seed: int, want_held_out: bool = False) -> Scene:
 def _sample_pair(rng: np.random.Generator, background: str, colors: list[str], seed: int) -> Scene:
     relation = _pick(rng, RELATIONS)
     moves = ("left", "right", "still", "spin") if relation in ("above", "below") else ("up", "down", "still", "spin")
-    first = Thing(_pick(rng, SHAPES), _pick(rng, colors), "medium", _pick(rng, moves))
+    motion = _pick(rng, moves)
+    first = Thing(_pick(rng, SHAPES[1:] if motion == "spin" else SHAPES), _pick(rng, colors), "medium", motion)
     second = Thing(_pick(rng, SHAPES), _pick(rng, [c for c in colors if c != first.color]))
     return Scene((first, second), background, relation, seed)
 
@@ -342,19 +344,6 @@ def render(scene: Scene, frames: int = 17, height: int = 64, width: int = 64, on
 
 
 def _paint(video: np.ndarray, thing: Thing, x: np.ndarray, y: np.ndarray, pixels: np.ndarray) -> None:
-    """Draws a smiling shape into the video; pixels is the size of one unit of x and y in pixels."""
-    def cover(signed: np.ndarray) -> np.ndarray:
-        return np.clip(0.5 - signed * pixels, 0.0, 1.0)[..., None]
-
-    def blend(mask: np.ndarray, color: np.ndarray) -> None:
-        video[...] += mask * (color - video)
-
-    fill = np.array(COLORS[thing.color], np.float32) / 255
-    edge = distance(thing.shape, x, y)
-    blend(cover(edge), fill * 0.55)
-    blend(cover(edge + 0.11), fill)
-    ink = np.array((0.08, 0.06, 0.1), np.float32)
-    ax = np.abs(x)
-    eyes = np.hypot((ax - 0.26) * 1.35, y + 0.06) - 0.14
-    smile = np.maximum(np.abs(np.hypot(x, y - 0.16) - 0.24) - 0.055, 0.26 - y)
-    blend(cover(np.minimum(eyes, smile)), ink)
+    """Draws a shape into the video; pixels is the size of one unit of x and y in pixels."""
+    cover = np.clip(0.5 - distance(thing.shape, x, y) * pixels, 0.0, 1.0)[..., None]
+    video += cover * (np.array(COLORS[thing.color], np.float32) / 255 - video)

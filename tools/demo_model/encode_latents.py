@@ -3,7 +3,8 @@
     python encode_latents.py --work WORK --clips 24000
 
 WORK/latents/<frames>x<height>x<width>/<first seed>.npy: float16 [SHARD, 16, F, H, W], the clip of
-seed s at row s - first seed. Goes on where an earlier run stopped.
+seed s at row s - first seed. With --frames 1, only the clips' first frames. Goes on where an earlier
+run stopped.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=24_000)
     parser.add_argument("--first", type=int, default=0, help="first seed, a multiple of the shard size")
-    parser.add_argument("--frames", type=int, default=17)
+    parser.add_argument("--frames", type=int, default=17, help="1 takes the first of 17")
     parser.add_argument("--height", type=int, default=64)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     vae = AutoencoderKLWan.from_pretrained(args.work / "vae").eval()
@@ -59,8 +60,8 @@ def main() -> None:
             continue
         batches = []
         for seed in range(first, first + SHARD, BATCH):
-            clips = [data.render(data.sample_scene(s), args.frames, args.height, args.width)
-                     for s in range(seed, seed + BATCH)]
+            clips = [data.render(data.sample_scene(s), max(args.frames, 17), args.height, args.width,
+                                 slice(0, args.frames)) for s in range(seed, seed + BATCH)]
             batches.append(encode(vae, np.stack(clips)).half().numpy())
         partial = path.with_suffix(".partial")
         with open(partial, "wb") as file:

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pipeline = WanPipeline.from_pretrained(args.model)
+    pipeline = WanPipeline.from_pretrained(args.model, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     prompts = held_out_prompts(args.prompts)
     started = time.monotonic()

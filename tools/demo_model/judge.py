@@ -30,9 +30,9 @@ DIFFERENCE = 0.13      # of a colour channel, from the background
 MOVED = 0.13           # of the shorter side, over the clip
 RESIZED = 1.35         # factor of the area, over the clip
 BOUNCED = 0.16         # of the shorter side, top to bottom
-TURNED = 0.085         # mean difference of an object's pixels from its first frame's
+TURNED = 0.045         # overlap lost by comparing with the upright shape and not with the best angle
 OFF_CENTER = 0.12      # of the shorter side
-GRID = 24              # samples across an object for comparing shapes
+GRID = 32              # samples across an object for comparing shapes
 ANGLES = 24
 FACTS = ("color", "shape", "motion", "place", "background", "count")
 
@@ -91,7 +91,7 @@ def _spread(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 
 def segment(video: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[F, H, W] labels of the solid objects, 0 outside; holes (eyes on black) are filled."""
+    """[F, H, W] labels of the objects, 0 outside; holes are filled."""
     mask = np.abs(video - rows[None, :, None]).max(-1) > DIFFERENCE
     border = np.zeros(mask.shape, np.int32)
     border[:, (0, -1)] = 1
@@ -130,40 +130,38 @@ def _sample(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _templates() -> tuple[np.ndarray, list[str]]:
-    """[n, GRID * GRID] masks of all shapes at all angles, scaled as `_sample` scales, and their names."""
+def _templates() -> np.ndarray:
+    """[shapes * ANGLES, GRID * GRID] masks of all shapes at all angles, scaled as `_sample` scales."""
     side = 240
     axis = ((np.arange(side) + 0.5) / side * 2 - 1) * 1.7
-    rasters, names = [], []
+    rasters = []
     for shape in data.SHAPES:
         for angle in np.arange(ANGLES) * 2 * np.pi / ANGLES:
             x = axis[None] * np.cos(angle) + axis[:, None] * np.sin(angle)
             y = axis[:, None] * np.cos(angle) - axis[None] * np.sin(angle)
             mask = data.distance(shape, x, y) < 0
             rasters.append(_sample(mask, mask).ravel())
-            names.append(shape)
-    return np.stack(rasters).astype(np.float32), names
+    return np.stack(rasters).astype(np.float32)
 
 
 def shape_scores(mask: np.ndarray) -> np.ndarray:
-    """Per shape, the intersection over union with its best angle."""
-    templates, names = _templates()
+    """[shapes, ANGLES]: intersection over union with each shape at each angle, the first one upright."""
+    templates = _templates()
     raster = _sample(mask, mask).ravel().astype(np.float32)
     both = templates @ raster
-    ratio = both / (templates.sum(1) + raster.sum() - both)
-    return np.array([max(r for r, name in zip(ratio, names) if name == shape) for shape in data.SHAPES])
+    return (both / (templates.sum(1) + raster.sum() - both)).reshape(len(data.SHAPES), ANGLES)
 
 
 def color_votes(frame: np.ndarray, mask: np.ndarray) -> Counter:
-    """Pixels near enough to a palette colour vote for it; outline, eyes and smile are near to none."""
+    """Pixels near enough to a palette colour vote for it; blurred edges are near to none."""
     palette = np.array(list(data.COLORS.values()), np.float32) / 255
     distances = np.linalg.norm(frame[mask][:, None] - palette, axis=-1)
     nearest = distances.argmin(1)[distances.min(1) < 0.22]
     return Counter(np.array(list(data.COLORS))[nearest].tolist())
 
 
-def name_motion(centers: np.ndarray, areas: np.ndarray, rasters: np.ndarray) -> str:
-    """rasters: [F, GRID, GRID, 3], the object's surroundings in each frame, moving along with it."""
+def name_motion(centers: np.ndarray, areas: np.ndarray, scores: np.ndarray) -> str:
+    """scores: [F, ANGLES], the frames' overlap with the object's own shape at each angle."""
     ends = max(1, len(centers) // 8)
     way = centers[-ends:].mean(0) - centers[:ends].mean(0)
     if np.abs(way).max() > MOVED:
@@ -174,10 +172,8 @@ def name_motion(centers: np.ndarray, areas: np.ndarray, rasters: np.ndarray) -> 
         return "grow" if growth > 1 else "shrink"
     if np.ptp(centers[:, 1]) > BOUNCED:
         return "bounce"
-    axis = (np.arange(GRID) + 0.5) / GRID * 2 - 1
-    inside = np.hypot(axis[None], axis[:, None]) < 0.75
-    turned = np.abs(rasters - rasters[0]).mean(-1)[:, inside].mean(1)
-    return "spin" if np.percentile(turned, 75) > TURNED else "still"
+    lost = scores.max(1) - scores[:, 0]
+    return "spin" if np.percentile(lost, 75) > TURNED else "still"
 
 
 def read(video: np.ndarray) -> Reading:
@@ -208,10 +204,10 @@ def _describe(video: np.ndarray, track: list[tuple[int, np.ndarray]]) -> Track:
     votes: Counter = Counter()
     for index, mask in track:
         votes.update(color_votes(video[index], mask))
-    shape = data.SHAPES[int(np.mean([shape_scores(mask) for _, mask in track[::2]], 0).argmax())]
-    rasters = np.stack([_sample(video[index], mask) for index, mask in track])
+    scores = np.stack([shape_scores(mask) for _, mask in track])
+    shape = int(scores.max(2).mean(0).argmax())
     color = votes.most_common(1)[0][0] if votes else "none"
-    return Track(centers, areas, color, shape, name_motion(centers, areas, rasters))
+    return Track(centers, areas, color, data.SHAPES[shape], name_motion(centers, areas, scores[:, shape]))
 
 
 # --------------------------------------------------------------------------------- comparing

@@ -18,8 +18,8 @@ from transformers import UMT5Config, UMT5EncoderModel
 TEXT_DIM = 192
 MAX_TEXT_LENGTH = 512
 PAD_ID, EOS_ID = 0, 1
-DIT_CONFIG = dict(patch_size=(1, 2, 2), num_attention_heads=4, attention_head_dim=64, in_channels=16, out_channels=16,
-                  text_dim=TEXT_DIM, freq_dim=256, ffn_dim=512, num_layers=5, cross_attn_norm=True,
+DIT_CONFIG = dict(patch_size=(1, 2, 2), num_attention_heads=3, attention_head_dim=64, in_channels=16, out_channels=16,
+                  text_dim=TEXT_DIM, freq_dim=256, ffn_dim=576, num_layers=5, cross_attn_norm=True,
                   qk_norm="rms_norm_across_heads", rope_max_seq_len=1024)
 
 

@@ -35,11 +35,21 @@ class Team:
     def leads(self) -> bool:
         return self.rank == 0
 
+    def sum(self, values: torch.Tensor) -> None:
+        """Replaces everybody's values by their sum."""
+        dist.all_reduce(values)
+
+    def share(self, value: object) -> object:
+        """Rank 0's value."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
     def average_gradients(self, parameters: list[torch.nn.Parameter], worked_s: float) -> float:
         """Also tells everybody rank 0's working time, so that all follow the same schedule."""
         with_gradients = [p for p in parameters if p.grad is not None]
         flat = torch.cat([p.grad.flatten() for p in with_gradients] + [torch.tensor([worked_s if self.leads else 0.0])])
-        dist.all_reduce(flat)
+        self.sum(flat)
         offset = 0
         for parameter in with_gradients:
             parameter.grad.copy_(flat[offset:offset + parameter.numel()].view_as(parameter.grad) / self.size)

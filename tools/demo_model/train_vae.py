@@ -4,6 +4,10 @@
 
 Goes on from WORK/vae.pt if that exists. At the end, WORK/vae holds the averaged weights with
 latents_mean and latents_std measured on fresh clips.
+
+    python train_vae.py --work WORK --minutes 20 --decoder-only
+
+Goes on with the decoder of WORK/vae alone (checkpoint WORK/decoder.pt): latents stay valid.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ class Phase:
     crop: int
 
 
-PHASES = (Phase(0.45, 16, 1, 32), Phase(0.80, 4, 5, 32), Phase(0.92, 2, 9, 64), Phase(2.0, 1, 17, 64))
+PHASES = (Phase(0.35, 16, 1, 32), Phase(0.70, 4, 5, 32), Phase(2.0, 2, 9, 32))
+
+DECODER_PHASES = (Phase(2.0, 3, 9, 32),)
 
 
 def make_batch(first_seed: int, phase: Phase) -> torch.Tensor:
@@ -117,8 +123,9 @@ def decode(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
     return torch.cat(pieces, 2)
 
 
-def losses(vae: AutoencoderKLWan, video: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    posterior = encode_still(vae, video) if video.shape[2] == 1 else vae.encode(video).latent_dist
+def losses(vae: AutoencoderKLWan, video: torch.Tensor, train_encoder: bool) -> tuple[torch.Tensor, dict[str, float]]:
+    with torch.set_grad_enabled(train_encoder):
+        posterior = encode_still(vae, video) if video.shape[2] == 1 else vae.encode(video).latent_dist
     error = decode(vae, posterior.sample()) - video
     charbonnier = (error.square() + 1e-6).sqrt().mean()
     edges = sum(torch.diff(error, dim=axis).abs().mean() for axis in (3, 4))
@@ -138,16 +145,20 @@ def measure_latents(vae: AutoencoderKLWan, clips: int = 192) -> tuple[list[float
 
 def train(team: run_state.Team, args: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(**CONFIG)
-    initialise(vae)
+    if args.decoder_only:
+        vae = AutoencoderKLWan.from_pretrained(args.work / "vae")
+        parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    else:
+        vae = AutoencoderKLWan(**CONFIG)
+        initialise(vae)
+        parameters = list(vae.parameters())
     to_channels_last(vae)
-    parameters = list(vae.parameters())
     kernels = [p for p in parameters if p.ndim >= 4 and min(p.shape[0], p[0].numel()) > 3]
     others = [p for p in parameters if all(p is not k for k in kernels)]
-    optimizers = [muon.Muon(kernels, lr=MUON_RATE), torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.95))]
+    optimizers = [muon.Muon(kernels, team, lr=MUON_RATE), torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.95))]
     average = run_state.Average(vae, 0.998)
     step, seen, worked_s = 0, 0, 0.0
-    checkpoint = args.work / "vae.pt"
+    checkpoint = args.work / ("decoder.pt" if args.decoder_only else "vae.pt")
     if checkpoint.exists():
         state = torch.load(checkpoint)
         vae.load_state_dict(state["vae"])
@@ -159,12 +170,12 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
     clock = run_state.Clock(args.minutes, args.pause_file, worked_s)
     saved_at = time.monotonic()
     while clock.progress < 1:
-        phase = next(p for p in PHASES if clock.progress < p.until)
+        phase = next(p for p in (DECODER_PHASES if args.decoder_only else PHASES) if clock.progress < p.until)
         for optimizer, peak in zip(optimizers, (MUON_RATE, PEAK_RATE)):
             for group in optimizer.param_groups:
                 group["lr"] = run_state.learning_rate(peak, step, clock.progress)
         video = make_batch(seen + team.rank * phase.batch, phase).contiguous(memory_format=torch.channels_last_3d)
-        loss, parts = losses(vae, video)
+        loss, parts = losses(vae, video, train_encoder=not args.decoder_only)
         vae.zero_grad(set_to_none=True)
         loss.backward()
         clock.worked_s = team.average_gradients(parameters, clock.worked_s)
@@ -185,8 +196,9 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
 
     if team.leads:
         average.copy_to(vae)
-        mean, std = measure_latents(vae)
-        vae.register_to_config(latents_mean=mean, latents_std=std)
+        if not args.decoder_only:
+            mean, std = measure_latents(vae)
+            vae.register_to_config(latents_mean=mean, latents_std=std)
         vae.save_pretrained(args.work / "vae")
 
 
@@ -194,6 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=35)
+    parser.add_argument("--decoder-only", action="store_true")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--pause-file", type=Path)
     run_state.launch(train, parser.parse_args())
