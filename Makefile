@@ -40,8 +40,8 @@ test: tests  ## build everything, run the fast tests and the checks
 test-slow: tests  ## the tests that take longer
 	@ctest --preset $(PRESET) -L '^slow$$'
 
-bench: all  ## measure the kernels on this machine
-	$(BUILD)/zoetrope bench kernels
+bench: all  ## measure one transformer layer on this machine
+	$(BUILD)/zoetrope bench model --num-frames 17
 
 format:  ## format the C++ sources (clang-format)
 	@command -v clang-format >/dev/null || { echo "apt-get install clang-format"; exit 1; }
