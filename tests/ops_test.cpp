@@ -11,7 +11,6 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/softmax.h>
-#include <ATen/ops/tensor.h>
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
@@ -83,7 +82,7 @@ TEST(Norm, ModulationFollowsTheFrameOfEachToken) {
     const c10::InferenceMode inference;
     const at::Tensor x = at::randn({2, 6, 8});
     const at::Tensor shift = at::randn({2, 8}), scale = at::randn({2, 8}), gate = at::randn({2, 8});
-    const FrameIndex frames{at::tensor(std::vector<std::int64_t>{1, 0, 1}, at::kLong), 2};
+    const FrameIndex frames{{1, 0, 1}, 2};
     const at::Tensor modulated = layer_norm_modulate(x, shift, scale, frames, 1e-6, at::kFloat);
     at::Tensor gated = x.clone();
     add_gated(gated, modulated, gate, frames);

@@ -224,11 +224,10 @@ Dit::State Dit::embed(const at::Tensor& latents, const FrameTimesteps& timesteps
         ZT_CHECK(static_cast<std::int64_t>(timesteps.frame_value.size()) == gt * pt, internal,
                  "embed: {} latent frames, time steps for {}", gt * pt,
                  timesteps.frame_value.size());
-        std::vector<std::int64_t> by_token_frame;
         for (std::int64_t f = 0; f < gt; ++f) {
-            by_token_frame.push_back(timesteps.frame_value[static_cast<std::size_t>(f * pt)]);
+            state.frames.rows.push_back(timesteps.frame_value[static_cast<std::size_t>(f * pt)]);
         }
-        state.frames = {at::tensor(by_token_frame, at::kLong).to(latents.device()), gh * gw};
+        state.frames.frame_tokens = gh * gw;
     }
     ops::trace("patch_embedding", state.x);
     ops::trace("time", state.time);

@@ -189,13 +189,13 @@ at::Tensor Engine::denoise(const ResolvedRequest& request, const TextEmbeddings&
     at::Generator generator = generator_for(request.seed);
     if (request.request.latents.empty()) at::randn(latents.sizes(), generator, at::kFloat);
     DenoiseLoop loop(std::move(options), std::move(scheduler), generator);
-    LoopState state = loop.begin(latents.to(at::kFloat), from_step);
+    LoopState state = loop.begin(latents.to(parts_->compute.device, at::kFloat), from_step);
     loop.run(state, to_step, control,
              [&report](double seconds) { report.step_seconds.push_back(seconds); });
     parts_->close(parts_->transformer);
     parts_->close(parts_->transformer_2);
     report.add_stage(Stage::denoise, timer.seconds());
-    return state.latents;
+    return state.latents.to(at::kCPU);
 }
 
 void Engine::decode(const at::Tensor& latents, const FrameCallback& sink, const RunControl& control,
@@ -214,7 +214,9 @@ void Engine::decode(const at::Tensor& latents, const FrameCallback& sink, const 
             const at::Tensor z =
                 part.layers.denormalize(latents.narrow(0, output, 1).narrow(2, chunk, 1));
             const at::Tensor frames =
-                stream.push(z.to(parts_->vae_compute.compute_dtype)).squeeze(0).to(at::kFloat);
+                stream.push(z.to(parts_->vae_compute.device, parts_->vae_compute.compute_dtype))
+                    .squeeze(0)
+                    .to(at::kFloat);
             sink(static_cast<int>(output), frames.div(2).add_(0.5).clamp_(0, 1).to(at::kCPU));
             progress.step += 1;
             progress.seconds = timer.seconds();

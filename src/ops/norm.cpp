@@ -25,15 +25,17 @@ struct Block {
 template <typename Work>
 void for_blocks(const at::Tensor& x, const FrameIndex& frames, const Work& work) {
     const std::int64_t tokens = x.size(1);
-    const bool by_frame = frames.index.defined();
+    const bool by_frame = !frames.rows.empty();
     const std::int64_t frame_tokens = by_frame ? frames.frame_tokens : tokens;
-    ZT_CHECK(!by_frame || frames.index.size(0) * frame_tokens == tokens, internal,
-             "modulation: {} tokens are not {} frames of {}", tokens, frames.index.size(0),
+    ZT_CHECK(!by_frame || std::ssize(frames.rows) * frame_tokens == tokens, internal,
+             "modulation: {} tokens are not {} frames of {}", tokens, frames.rows.size(),
              frame_tokens);
-    const std::int64_t step = std::max<std::int64_t>(1, kBlockElements / x.size(2));
+    // A GPU takes a frame at once: it has no cache to stay in, and a price for every call.
+    const std::int64_t step =
+        x.is_cpu() ? std::max<std::int64_t>(1, kBlockElements / x.size(2)) : tokens;
     for (std::int64_t sample = 0; sample < x.size(0); ++sample) {
         for (std::int64_t frame = 0; frame * frame_tokens < tokens; ++frame) {
-            const std::int64_t row = by_frame ? frames.index[frame].item<std::int64_t>() : 0;
+            const std::int64_t row = by_frame ? frames.rows[static_cast<std::size_t>(frame)] : 0;
             const std::int64_t end = (frame + 1) * frame_tokens;
             for (std::int64_t first = frame * frame_tokens; first < end; first += step) {
                 work(Block{sample, first, std::min(step, end - first), row});

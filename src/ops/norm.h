@@ -8,14 +8,15 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace zoetrope::ops {
 
-// Which row of a modulation table [T, C] belongs to which token: tokens of frame f use row
-// index[f]. An undefined index means row 0 for all (T == 1).
+// Which row of a modulation table [T, C] belongs to which token: the tokens of latent frame f use
+// rows[f]. No rows at all means row 0 for every token (T == 1).
 struct FrameIndex {
-    at::Tensor index;               // [frames] int64, on the device of the table; may be undefined
-    std::int64_t frame_tokens = 0;  // tokens per latent frame
+    std::vector<std::int64_t> rows;  // one per frame
+    std::int64_t frame_tokens = 0;   // tokens of a frame
 };
 
 // LayerNorm without weights, times (1 + scale), plus shift.
