@@ -28,19 +28,9 @@ constexpr Loop kLoops[] = {
     {Isa::ref, false, kernels::peak_fp32_ref},
 };
 
-const Loop& best_loop(at::ScalarType dtype) {
-    for (const Loop& loop : kLoops) {
-        if (kernels::has(loop.isa) && (!loop.bf16 || dtype == at::kBFloat16)) return loop;
-    }
-    return kLoops[3];
-}
-
-}  // namespace
-
-Peak measured_peak(at::ScalarType dtype) {
+Peak measure(const Loop& loop) {
     constexpr int kRounds = 8;
-    constexpr std::int64_t kIterations = 4'000'000;  // about 50 ms a round at 3 GHz
-    const Loop& loop = best_loop(dtype);
+    constexpr std::int64_t kIterations = 4'000'000;  // about 20 to 70 ms a round
     const int workers = threads();
     std::atomic<float> sink{0};
     Peak peak{.flops = 0, .instructions = std::string(kernels::name_of(loop.isa))};
@@ -58,6 +48,19 @@ Peak measured_peak(at::ScalarType dtype) {
         peak.flops = std::max(peak.flops, operations / seconds.count());
     }
     return peak;
+}
+
+}  // namespace
+
+Peak measured_peak(at::ScalarType dtype) {
+    Peak best;
+    for (const Loop& loop : kLoops) {
+        if (!kernels::has(loop.isa) || (loop.bf16 && dtype != at::kBFloat16)) continue;
+        const Peak peak = measure(loop);
+        if (peak.flops > best.flops) best = peak;
+        if (!loop.bf16) break;
+    }
+    return best;
 }
 
 }  // namespace zoetrope::ops

@@ -12,9 +12,9 @@ struct Peak {
     std::string instructions;  // what they were measured with: "avx512bf16"
 };
 
-// Runs register-only loops of the best instruction set for that precision on all operator threads
-// for about half a second, and takes the quickest of several rounds. A precision without
-// instructions of its own is measured as fp32, which it is computed in. CPU only.
+// Runs register-only loops of the best instruction set on all operator threads for about half a
+// second, and takes the quickest of several rounds. bf16 is what the CPU does best: products of
+// bf16 pairs or, where they are slower or missing, float32. CPU only.
 Peak measured_peak(at::ScalarType dtype);
 
 }  // namespace zoetrope::ops
