@@ -50,8 +50,8 @@ std::vector<Isa> detect() {
 }
 
 Isa choose() {
+    if (!isa_is_forced()) return available().back();
     const char* forced = std::getenv("ZOETROPE_ISA");
-    if (forced == nullptr || *forced == '\0') return available().back();
     const auto* known = std::find(kNames.begin(), kNames.end(), forced);
     std::string names;
     for (const Isa isa : available())
@@ -75,6 +75,11 @@ const std::vector<Isa>& available() {
 bool has(Isa isa) {
     const auto& found = available();
     return std::find(found.begin(), found.end(), isa) != found.end();
+}
+
+bool isa_is_forced() {
+    const char* forced = std::getenv("ZOETROPE_ISA");
+    return forced != nullptr && *forced != '\0';
 }
 
 Isa isa() {

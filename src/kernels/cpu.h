@@ -22,4 +22,7 @@ bool has(Isa isa);
 // The best of those available, or the one that ZOETROPE_ISA names.
 Isa isa();
 
+// Whether ZOETROPE_ISA names it: then no measurement may prefer another.
+bool isa_is_forced();
+
 }  // namespace zoetrope::kernels

@@ -1,6 +1,7 @@
 #include "ops/attention.h"
 
 #include "base/error.h"
+#include "ops/attention_cpu.h"
 #include "ops/stats.h"
 
 #include <ATen/ops/logsumexp.h>
@@ -10,6 +11,7 @@
 
 #include <array>
 #include <cmath>
+#include <string>
 
 namespace zoetrope::ops {
 namespace {
@@ -51,6 +53,19 @@ AttentionResult attention_aten(const AttentionArgs& args) {
     return {out.transpose(1, 2).contiguous(), {}};
 }
 
+// Below this many logits a head ATen answers sooner: packing costs more than the kernel saves.
+constexpr std::int64_t kLeastLogits = 1 << 16;
+
+bool cpu_takes(const AttentionArgs& args) {
+    const bool small = args.q.size(1) * args.k.size(1) < kLeastLogits;
+    if (small && forced == AttentionBackend::automatic && !args.log_sum_exp) return false;
+    return attention_cpu_takes(args, attention_cpu_isa(args.q.scalar_type()));
+}
+
+AttentionResult run_cpu(const AttentionArgs& args) {
+    return attention_cpu(args, attention_cpu_isa(args.q.scalar_type()));
+}
+
 // One row per backend, best first; the first that takes the call runs.
 struct Row {
     AttentionBackend backend;
@@ -60,6 +75,7 @@ struct Row {
 };
 
 constexpr std::array kBackends = {
+    Row{AttentionBackend::cpu, "cpu", cpu_takes, run_cpu},
     Row{AttentionBackend::aten, "aten", [](const AttentionArgs& args) { return !args.log_sum_exp; },
         attention_aten},
     Row{AttentionBackend::reference, "reference", [](const AttentionArgs&) { return true; },
@@ -81,6 +97,13 @@ void check_shapes(const AttentionArgs& args) {
              args.kv_length, k.size(1));
 }
 
+// "attention BFloat16 [1, 512, 5, 12], 512 keys: no kernel"
+std::string description(const AttentionArgs& args) {
+    return fmt::format("attention {} [{}], {} keys{}: no kernel",
+                       c10::toString(args.q.scalar_type()), fmt::join(args.q.sizes(), ", "),
+                       args.k.size(1), args.bias.defined() ? ", bias" : "");
+}
+
 double flop_of(const AttentionArgs& args) {
     return 4.0 * static_cast<double>(args.q.numel()) * static_cast<double>(args.k.size(1));
 }
@@ -96,6 +119,8 @@ AttentionResult attention(const AttentionArgs& given) {
         if (args.bias.defined()) args.bias = args.bias.narrow(3, 0, args.kv_length);
     }
     const OperatorScope scope(args.name, flop_of(args));
+    const kernels::Isa isa = attention_cpu_isa(args.q.scalar_type());
+    if (args.q.is_cpu() && !attention_cpu_takes(args, isa)) count_fallback(description(args));
     for (const Row& row : kBackends) {
         if (forced != AttentionBackend::automatic && forced != row.backend) continue;
         if (row.takes(args)) return row.run(args);

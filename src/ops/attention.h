@@ -33,7 +33,7 @@ struct AttentionResult {
 AttentionResult attention(const AttentionArgs& args);
 
 // The backends, best first, for --version, the bench and tests.
-enum class AttentionBackend { automatic, aten, reference };
+enum class AttentionBackend { automatic, cpu, aten, reference };
 std::string_view name_of(AttentionBackend backend);
 
 // Forces a backend for this thread until destroyed (tests and the bench). Nests.

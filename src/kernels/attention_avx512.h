@@ -1,0 +1,80 @@
+// The AVX-512 registers that the float32 and the bf16 attention kernels share (attention_block.h
+// says what is asked of them). Internal linkage: each file that includes this has its own copy.
+#pragma once
+
+// GCC 12 takes the undefined vector that its own intrinsics pass on for an uninitialised variable
+// (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace zoetrope::kernels {
+namespace {
+
+struct Avx512 {
+    using Vector = __m512;
+    static constexpr int kLanes = 16;
+    static constexpr int kVectors = 3, kRows = 8;  // 24 of the 32 registers hold sums
+
+    static Vector set(float x) { return _mm512_set1_ps(x); }
+    static Vector load(const float* at) { return _mm512_loadu_ps(at); }
+    static void store(float* at, Vector x) { _mm512_storeu_ps(at, x); }
+    static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+    static Vector sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
+    static Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+    static Vector div(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+    static Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }  // b where one is NaN
+    static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+    static Vector multiply_subtract(Vector a, Vector b, Vector c) {
+        return _mm512_fmsub_ps(a, b, c);
+    }
+
+    // 2^x = 2^floor(x) (1 + f c[0] + f^2 c[1] + ...) with f = x - floor(x). The coefficients
+    // minimise the largest relative error on [0, 1] (Remez), that at 0 being none.
+    template <int degree>
+    static Vector exp2(Vector x, const float (&c)[degree]) {
+        const Vector f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        Vector sum = set(c[degree - 1]);
+#pragma GCC unroll 8
+        for (int i = degree - 2; i >= 0; --i) sum = multiply_add(sum, f, set(c[i]));
+        return _mm512_scalef_ps(multiply_add(sum, f, set(1.0F)), x);
+    }
+
+    // 16 x 16 words: first within 128 bits, then the 128-bit parts.
+    static void transpose(Vector (&rows)[16]) {
+        Vector part[16];
+#pragma GCC unroll 4
+        for (int i = 0; i < 16; i += 4) {
+            const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1]));
+            const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1]));
+            const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i + 2], rows[i + 3]));
+            const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i + 2], rows[i + 3]));
+            part[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+            part[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+            part[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+            part[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            const Vector a = _mm512_shuffle_f32x4(part[i], part[i + 4], 0x44);
+            const Vector b = _mm512_shuffle_f32x4(part[i + 8], part[i + 12], 0x44);
+            const Vector c = _mm512_shuffle_f32x4(part[i], part[i + 4], 0xEE);
+            const Vector d = _mm512_shuffle_f32x4(part[i + 8], part[i + 12], 0xEE);
+            rows[i] = _mm512_shuffle_f32x4(a, b, 0x88);
+            rows[i + 4] = _mm512_shuffle_f32x4(a, b, 0xDD);
+            rows[i + 8] = _mm512_shuffle_f32x4(c, d, 0x88);
+            rows[i + 12] = _mm512_shuffle_f32x4(c, d, 0xDD);
+        }
+    }
+
+    // `count` words from the given one on, zeros behind them.
+    static Vector load_words(const void* row, std::int64_t word, int count) {
+        const auto mask = static_cast<__mmask16>((1U << count) - 1);
+        return _mm512_maskz_loadu_ps(mask, static_cast<const float*>(row) + word);
+    }
+};
+
+}  // namespace
+}  // namespace zoetrope::kernels

@@ -1,0 +1,40 @@
+// Attention on the CPU by our own kernels: packs K and V, shares blocks of queries out to the
+// operator threads, and picks the kernel.
+//
+// A block of queries is computed whole by one thread, over blocks of keys in a fixed order: the
+// result does not depend on the number of threads. bf16 is computed in bf16 with float32 sums where
+// the CPU is quicker at that, else in float32. Any thread; holds attention_cpu_workspace() bytes
+// beside the result while it runs.
+#pragma once
+
+#include "kernels/cpu.h"
+#include "ops/attention.h"
+
+namespace zoetrope::ops {
+
+// Up to which instruction set kernels are to be used: kernels::isa(), but for bf16, unless forced,
+// no further than avx512 where this CPU's products of bf16 pairs are measured (once, in about 2 ms)
+// to be slower than its float32 ones. (Emerald Rapids: half as fast; Zen 5: 1.8 times.)
+kernels::Isa attention_cpu_isa(at::ScalarType dtype);
+
+// Whether a kernel of the instruction sets up to `isa` takes the call: on the CPU, float32 or bf16,
+// head size 64 to 128 in steps of 16, no bias, a positive scale, channels side by side.
+bool attention_cpu_takes(const AttentionArgs& args, kernels::Isa isa);
+
+// The result of a call that is taken; kv_length must have been applied to k and v.
+AttentionResult attention_cpu(const AttentionArgs& args, kernels::Isa isa);
+
+struct AttentionSizes {
+    std::int64_t kv_batch = 1;
+    std::int64_t heads = 0;
+    std::int64_t keys = 0;
+    std::int64_t head_size = 0;
+    at::ScalarType dtype = at::kBFloat16;
+    int threads = 1;
+};
+
+// Bytes of packed keys and values (of as many heads as fit into 64 MiB, at least one) and of each
+// thread's blocks.
+std::int64_t attention_cpu_workspace(const AttentionSizes& sizes, kernels::Isa isa);
+
+}  // namespace zoetrope::ops

@@ -1,0 +1,339 @@
+// The CPU's attention kernels, each that this CPU can run, beside the formula in float64.
+#include "ops/attention.h"
+#include "ops/attention_cpu.h"
+#include "ops/device.h"
+#include "ops/stats.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorIndexing.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isnan.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace zoetrope::ops {
+namespace {
+
+using at::indexing::Slice;
+using kernels::Isa;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+std::vector<Isa> kernel_isas() {
+    std::vector<Isa> found;
+    for (const Isa isa : {Isa::ref, Isa::avx2, Isa::avx512, Isa::avx512bf16}) {
+        if (kernels::has(isa)) found.push_back(isa);
+    }
+    return found;
+}
+
+struct Expected {
+    at::Tensor out;          // [B, Lq, H, D] fp64
+    at::Tensor weight;       // the same of |v|: what relative errors of probabilities act on
+    at::Tensor log_sum_exp;  // [B, H, Lq] fp64
+    double logit = 0;        // largest |q| |k| scale
+};
+
+Expected in_float64(const AttentionArgs& args) {
+    const auto heads = [](const at::Tensor& x) { return x.to(at::kDouble).transpose(1, 2); };
+    const at::Tensor q = heads(args.q), k = heads(args.k), v = heads(args.v);
+    const double scale =
+        args.scale != 0 ? args.scale : 1 / std::sqrt(static_cast<double>(args.q.size(3)));
+    const at::Tensor logits = at::matmul(q, k.transpose(2, 3)) * scale;
+    const at::Tensor p = at::softmax(logits, 3);
+    return {at::matmul(p, v).transpose(1, 2), at::matmul(p, v.abs()).transpose(1, 2),
+            at::logsumexp(logits, {3}),
+            q.norm(2, 3).max().item<double>() * k.norm(2, 3).max().item<double>() * scale};
+}
+
+// Largest error over what rounding explains: of the result to its dtype, of probabilities to bf16
+// where the kernel does that, and of logits and sums in float32 (4 units, and two per unit of the
+// largest logit that the norms allow).
+double error_ratio(const at::Tensor& out, const Expected& want, Isa isa) {
+    const bool bf16 = out.scalar_type() == at::kBFloat16;
+    const double half_unit = std::ldexp(1, -8), float_unit = std::ldexp(1, -24);
+    double relative = float_unit * (4 + 2 * want.logit);
+    if (bf16 && isa == Isa::avx512bf16) relative += half_unit;
+    const at::Tensor bound = want.weight * relative + want.out.abs() * (bf16 ? half_unit : 0);
+    return ((out.to(at::kDouble) - want.out).abs() / bound).max().item<double>();
+}
+
+// q, k and v as views that are not contiguous: heads first, or parts of one projection.
+AttentionArgs random_views(std::int64_t queries, std::int64_t keys, std::int64_t head_size,
+                           at::ScalarType dtype, std::int64_t variant) {
+    const auto options = at::TensorOptions().dtype(dtype);
+    const std::int64_t kv_batch = 1 + variant % 2, heads = queries * keys < 50'000 ? 2 : 1;
+    if (variant / 2 % 2 == 0) {
+        const auto view = [&](std::int64_t batch, std::int64_t length) {
+            return at::randn({batch, heads, length, head_size}, options).transpose(1, 2);
+        };
+        return {.q = view(2, queries), .k = view(kv_batch, keys), .v = view(kv_batch, keys)};
+    }
+    const at::Tensor kv = at::randn({kv_batch, keys, 2, heads, head_size}, options);
+    return {.q = at::randn({2, queries, heads, head_size + 16}, options).narrow(3, 16, head_size),
+            .k = kv.select(2, 0),
+            .v = kv.select(2, 1)};
+}
+
+TEST(AttentionCpu, EveryKernelEqualsTheFormulaForOddSizes) {
+    const c10::InferenceMode inference;
+    at::manual_seed(1);
+    const std::vector<std::int64_t> lengths = {1, 15, 16, 17, 95, 96, 97, 255, 257, 512, 1000};
+    const std::vector<std::int64_t> head_sizes = {64, 80, 96, 112, 128};
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        std::map<Isa, double> worst;
+        std::int64_t variant = 0;
+        for (const std::int64_t queries : lengths) {
+            for (const std::int64_t keys : lengths) {
+                const std::int64_t head_size = head_sizes[static_cast<std::size_t>(variant % 5)];
+                const AttentionArgs args = random_views(queries, keys, head_size, dtype, variant++);
+                const Expected want = in_float64(args);
+                for (const Isa isa : kernel_isas()) {
+                    if (isa == Isa::ref && queries * keys > 10'000) continue;  // slow
+                    ASSERT_TRUE(attention_cpu_takes(args, isa));
+                    const at::Tensor out = attention_cpu(args, isa).out;
+                    ASSERT_EQ(out.scalar_type(), dtype);
+                    ASSERT_TRUE(out.is_contiguous());
+                    const double ratio = error_ratio(out, want, isa);
+                    worst[isa] = std::max(worst[isa], ratio);
+                    ASSERT_LT(ratio, 1.0) << kernels::name_of(isa) << " " << dtype << " " << queries
+                                          << "x" << keys << "x" << head_size;
+                }
+            }
+        }
+        for (const auto& [isa, ratio] : worst)
+            RecordProperty(std::string(kernels::name_of(isa)) + "_" + c10::toString(dtype),
+                           std::to_string(ratio));
+    }
+}
+
+// What lies behind kv_length, between rows and beside the heads is never read.
+TEST(AttentionCpu, ReadsNothingButItsArguments) {
+    const c10::InferenceMode inference;
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        const auto surrounded = [&](std::int64_t length) {
+            at::Tensor all = at::full({1, length + 2, 3, 112}, kNaN, dtype);
+            at::Tensor inner = all.narrow(1, 0, length).narrow(2, 1, 1).narrow(3, 16, 80);
+            inner.copy_(at::randn({1, length, 1, 80}));
+            return std::pair(all.narrow(2, 1, 1).narrow(3, 16, 80), inner);
+        };
+        const auto [q_all, q] = surrounded(97);
+        const auto [k_all, k] = surrounded(261);
+        const auto [v_all, v] = surrounded(261);
+        const Expected want = in_float64({.q = q, .k = k, .v = v});
+        for (const Isa isa : kernel_isas()) {
+            const at::Tensor out = attention_cpu({.q = q, .k = k, .v = v}, isa).out;
+            EXPECT_LT(error_ratio(out, want, isa), 1.0) << kernels::name_of(isa);
+        }
+        const ForceAttentionBackend force(AttentionBackend::cpu);
+        const at::Tensor out = attention({.q = q, .k = k_all, .v = v_all, .kv_length = 261}).out;
+        EXPECT_LT(error_ratio(out, want, Isa::avx512bf16), 1.0);
+    }
+}
+
+TEST(AttentionCpu, GivesTheLogSumExp) {
+    const c10::InferenceMode inference;
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        AttentionArgs args = random_views(130, 300, 64, dtype, 1);
+        args.log_sum_exp = true;
+        args.scale = 0.3;
+        const Expected want = in_float64(args);
+        for (const Isa isa : kernel_isas()) {
+            const at::Tensor lse = attention_cpu(args, isa).log_sum_exp;
+            ASSERT_EQ(lse.sizes(), want.log_sum_exp.sizes());
+            ASSERT_EQ(lse.scalar_type(), at::kFloat);
+            const double half_unit =
+                dtype == at::kBFloat16 && isa == Isa::avx512bf16 ? std::ldexp(1, -8) : 0;
+            EXPECT_LT((lse - want.log_sum_exp).abs().max().item<double>(),
+                      half_unit + std::ldexp(1, -24) * (4 + 2 * want.logit))
+                << kernels::name_of(isa) << " " << dtype;
+        }
+    }
+}
+
+// Equal logits give the mean, and one key that is far above the others its value.
+TEST(AttentionCpu, ExtremeLogits) {
+    const c10::InferenceMode inference;
+    at::manual_seed(2);
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        const AttentionArgs args = random_views(33, 600, 64, dtype, 3);
+        for (const Isa isa : kernel_isas()) {
+            AttentionArgs equal = args;
+            equal.k = args.k.narrow(1, 0, 1).expand(args.k.sizes());
+            EXPECT_LT(error_ratio(attention_cpu(equal, isa).out, in_float64(equal), isa), 1.0);
+
+            for (const float sign : {1.0F, -1.0F}) {
+                AttentionArgs one = args;  // logits near 0 but one of 1e4 or all but one of -1e4
+                one.q = args.q * 1e-3;
+                one.q.select(3, 0).fill_(100.0F);
+                one.k = at::zeros(args.k.sizes(), args.k.options());
+                one.k.select(3, 0).fill_(sign > 0 ? 0.0F : -800.0F);
+                one.k.select(3, 0).select(1, 431).fill_(sign > 0 ? 800.0F : 0.0F);
+                const at::Tensor want = args.v.narrow(1, 431, 1).expand(args.q.sizes());
+                EXPECT_TRUE(at::allclose(attention_cpu(one, isa).out, want, std::ldexp(1, -22), 0))
+                    << kernels::name_of(isa);
+            }
+            AttentionArgs spread = args;  // logits all over +-1e4
+            spread.scale = 300.0;
+            const Expected want = in_float64(spread);
+            EXPECT_LT(error_ratio(attention_cpu(spread, isa).out, want, isa), 1.0);
+        }
+    }
+}
+
+// NaN and infinity stand exactly where the formula has them, and finite values stay right.
+TEST(AttentionCpu, NaNAndInfinityBehaveLikeTheFormula) {
+    const c10::InferenceMode inference;
+    at::manual_seed(3);
+    struct Case {
+        const char* name;
+        void (*spoil)(AttentionArgs&);
+    };
+    const Case cases[] = {
+        {"NaN in a query",
+         [](auto& a) {
+             a.q.index_put_({0, 40, 1, 7}, kNaN);
+         }},
+        {"NaN in a key",
+         [](auto& a) {
+             a.k.index_put_({0, 290, 0, 7}, kNaN);
+         }},
+        {"NaN in the first key",
+         [](auto& a) {
+             a.k.index_put_({0, 0, 0, 7}, kNaN);
+         }},
+        {"NaN in a value",
+         [](auto& a) {
+             a.v.index_put_({0, 299, 1, 5}, kNaN);
+         }},
+        {"infinite value",
+         [](auto& a) {
+             a.v.index_put_({0, 3, 1, 5}, -kInfinity);
+         }},
+        {"infinite query",
+         [](auto& a) {
+             a.q.index_put_({1, 48, 0, 7}, kInfinity);
+         }},
+        {"a whole block of logits of -inf, then finite ones",
+         [](auto& a) {
+             a.q.select(3, 0).fill_(1.0F);
+             a.k.select(3, 0).narrow(1, 0, 280).fill_(-kInfinity);
+         }},
+        {"every logit -inf",
+         [](auto& a) {
+             a.q.select(3, 0).fill_(1.0F);
+             a.k.select(3, 0).fill_(-kInfinity);
+         }},
+    };
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        for (const Case& one : cases) {
+            AttentionArgs args = random_views(65, 300, 64, dtype, 0);
+            args.q = args.q.clone();
+            one.spoil(args);
+            const Expected want = in_float64(args);
+            const double infinite = std::numeric_limits<double>::infinity();
+            for (const Isa isa : kernel_isas()) {
+                const at::Tensor out = attention_cpu(args, isa).out;
+                const auto context = [&] {
+                    return std::string(one.name) + ", " + std::string(kernels::name_of(isa));
+                };
+                EXPECT_TRUE(at::isnan(out).equal(at::isnan(want.out))) << context();
+                EXPECT_TRUE((out == infinite).equal(want.out == infinite)) << context();
+                EXPECT_TRUE((out == -infinite).equal(want.out == -infinite)) << context();
+                const at::Tensor finite = want.out.isfinite();
+                EXPECT_TRUE(at::allclose(out.to(at::kDouble).masked_select(finite),
+                                         want.out.masked_select(finite), 0.01,
+                                         dtype == at::kFloat ? 1e-6 : 0.01))
+                    << context();
+            }
+        }
+    }
+}
+
+TEST(AttentionCpu, DoesNotDependOnTheNumberOfThreads) {
+    const c10::InferenceMode inference;
+    const int before = threads();
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        AttentionArgs args = random_views(500, 700, 128, dtype, 2);
+        args.log_sum_exp = true;
+        for (const Isa isa : kernel_isas()) {
+            at::set_num_threads(1);
+            const AttentionResult one = attention_cpu(args, isa);
+            at::set_num_threads(2);
+            const AttentionResult two = attention_cpu(args, isa);
+            EXPECT_TRUE(one.out.equal(two.out)) << kernels::name_of(isa);
+            EXPECT_TRUE(one.log_sum_exp.equal(two.log_sum_exp)) << kernels::name_of(isa);
+        }
+    }
+    at::set_num_threads(before);
+}
+
+// bf16 tensors are computed in float32 by the kernels that have no bf16: no worse than one
+// rounding.
+TEST(AttentionCpu, ConvertsWhereThereAreNoProductsOfBf16) {
+    const c10::InferenceMode inference;
+    const AttentionArgs args = random_views(64, 300, 96, at::kBFloat16, 0);
+    const AttentionArgs wide{
+        .q = args.q.to(at::kFloat), .k = args.k.to(at::kFloat), .v = args.v.to(at::kFloat)};
+    for (const Isa isa : {Isa::ref, Isa::avx2, Isa::avx512}) {
+        if (!kernels::has(isa)) continue;
+        const at::Tensor want = attention_cpu(wide, isa).out.to(at::kBFloat16);
+        EXPECT_TRUE(attention_cpu(args, isa).out.equal(want)) << kernels::name_of(isa);
+    }
+}
+
+TEST(AttentionCpu, TakesWhatItsKernelsDoAndCountsTheRest) {
+    const c10::InferenceMode inference;
+    const auto takes = [](std::int64_t head_size, at::ScalarType dtype) {
+        const at::Tensor x = at::zeros({1, 4, 1, head_size}, dtype);
+        return attention_cpu_takes({.q = x, .k = x, .v = x}, kernels::isa());
+    };
+    EXPECT_TRUE(takes(64, at::kFloat) && takes(80, at::kBFloat16) && takes(128, at::kBFloat16));
+    EXPECT_FALSE(takes(48, at::kFloat) || takes(72, at::kFloat) || takes(144, at::kFloat));
+    EXPECT_FALSE(takes(64, at::kHalf) || takes(64, at::kDouble));
+
+    const at::Tensor x = at::randn({1, 32, 2, 64}), small = at::randn({1, 32, 2, 24});
+    AttentionArgs args{.q = x, .k = x, .v = x};
+    const Collection collection;
+    attention(args);  // small, ATen's by choice
+    EXPECT_TRUE(collection.fallbacks().empty());
+    attention({.q = small, .k = small, .v = small});
+    args.bias = at::zeros({1, 2, 32, 32});
+    attention(args);
+    const std::map<std::string, std::int64_t> want = {
+        {"attention Float [1, 32, 2, 24], 32 keys: no kernel", 1},
+        {"attention Float [1, 32, 2, 64], 32 keys, bias: no kernel", 1}};
+    EXPECT_EQ(collection.fallbacks(), want);
+}
+
+TEST(AttentionCpu, StatesItsWorkspace) {
+    if (!kernels::has(Isa::avx512bf16)) GTEST_SKIP() << "the figures are those of avx512bf16";
+    // 32,760 keys of 128 channels in bf16: 2 x 8.4 MB a head, so 4 heads at once.
+    const AttentionSizes video{.heads = 12, .keys = 32'760, .head_size = 128, .threads = 2};
+    const std::int64_t packed = std::int64_t{4} * 2 * 32'760 * 128 * 2;
+    const std::int64_t blocks = attention_cpu_workspace(video, Isa::avx512bf16) - packed;
+    EXPECT_GT(blocks, 0);
+    EXPECT_LT(blocks, 2 * 300'000);
+    AttentionSizes one_head = video;
+    one_head.heads = 1;
+    EXPECT_EQ(attention_cpu_workspace(one_head, Isa::avx512bf16), packed / 4 + blocks);
+    AttentionSizes converted = one_head;
+    EXPECT_GT(attention_cpu_workspace(converted, Isa::avx2), packed / 2);
+}
+
+}  // namespace
+}  // namespace zoetrope::ops
