@@ -173,7 +173,7 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
         phase = next(p for p in (DECODER_PHASES if args.decoder_only else PHASES) if clock.progress < p.until)
         for optimizer, peak in zip(optimizers, (MUON_RATE, PEAK_RATE)):
             for group in optimizer.param_groups:
-                group["lr"] = run_state.learning_rate(peak, step, clock.progress)
+                group["lr"] = run_state.learning_rate(peak * (0.5 if args.decoder_only else 1.0), step, clock.progress)
         video = make_batch(seen + team.rank * phase.batch, phase).contiguous(memory_format=torch.channels_last_3d)
         loss, parts = losses(vae, video, train_encoder=not args.decoder_only)
         vae.zero_grad(set_to_none=True)
