@@ -9,7 +9,6 @@
 #include <ATen/TensorIndexing.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isnan.h>
 #include <ATen/ops/logsumexp.h>
@@ -22,12 +21,13 @@
 
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <map>
+#include <string>
+#include <vector>
 
 namespace zoetrope::ops {
 namespace {
 
-using at::indexing::Slice;
 using kernels::Isa;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -76,17 +76,20 @@ double error_ratio(const at::Tensor& out, const Expected& want, Isa isa) {
 AttentionArgs random_views(std::int64_t queries, std::int64_t keys, std::int64_t head_size,
                            at::ScalarType dtype, std::int64_t variant) {
     const auto options = at::TensorOptions().dtype(dtype);
-    const std::int64_t kv_batch = 1 + variant % 2, heads = queries * keys < 50'000 ? 2 : 1;
+    const bool large = queries * keys > 50'000;  // the formula in float64 takes long
+    const std::int64_t batch = large ? 1 : 2, heads = large ? 1 : 2;
+    const std::int64_t kv_batch = variant % 2 == 0 ? 1 : batch;
     if (variant / 2 % 2 == 0) {
-        const auto view = [&](std::int64_t batch, std::int64_t length) {
-            return at::randn({batch, heads, length, head_size}, options).transpose(1, 2);
+        const auto view = [&](std::int64_t size, std::int64_t length) {
+            return at::randn({size, heads, length, head_size}, options).transpose(1, 2);
         };
-        return {.q = view(2, queries), .k = view(kv_batch, keys), .v = view(kv_batch, keys)};
+        return {.q = view(batch, queries), .k = view(kv_batch, keys), .v = view(kv_batch, keys)};
     }
     const at::Tensor kv = at::randn({kv_batch, keys, 2, heads, head_size}, options);
-    return {.q = at::randn({2, queries, heads, head_size + 16}, options).narrow(3, 16, head_size),
-            .k = kv.select(2, 0),
-            .v = kv.select(2, 1)};
+    return {
+        .q = at::randn({batch, queries, heads, head_size + 16}, options).narrow(3, 16, head_size),
+        .k = kv.select(2, 0),
+        .v = kv.select(2, 1)};
 }
 
 TEST(AttentionCpu, EveryKernelEqualsTheFormulaForOddSizes) {
@@ -103,7 +106,8 @@ TEST(AttentionCpu, EveryKernelEqualsTheFormulaForOddSizes) {
                 const AttentionArgs args = random_views(queries, keys, head_size, dtype, variant++);
                 const Expected want = in_float64(args);
                 for (const Isa isa : kernel_isas()) {
-                    if (isa == Isa::ref && queries * keys > 10'000) continue;  // slow
+                    if (isa == Isa::avx512bf16 && dtype == at::kFloat) continue;  // avx512's
+                    if (isa == Isa::ref && queries * keys > 10'000) continue;     // slow
                     ASSERT_TRUE(attention_cpu_takes(args, isa));
                     const at::Tensor out = attention_cpu(args, isa).out;
                     ASSERT_EQ(out.scalar_type(), dtype);

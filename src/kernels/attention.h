@@ -26,8 +26,8 @@ struct AttentionLayout {
 };
 
 constexpr AttentionLayout kAttentionRef{.queries = 16, .key_block = 256, .pair = 1};
-constexpr AttentionLayout kAttentionAvx2{.queries = 96, .key_block = 256, .pair = 1};
-constexpr AttentionLayout kAttentionAvx512{.queries = 96, .key_block = 256, .pair = 1};
+constexpr AttentionLayout kAttentionAvx2{.queries = 96, .key_block = 128, .pair = 1};
+constexpr AttentionLayout kAttentionAvx512{.queries = 96, .key_block = 128, .pair = 1};
 constexpr AttentionLayout kAttentionAvx512Bf16{.queries = 96, .key_block = 256, .pair = 2};
 
 struct AttentionCall {

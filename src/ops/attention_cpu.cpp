@@ -6,7 +6,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <c10/util/BFloat16.h>
 
 #include <algorithm>
 #include <atomic>
@@ -113,6 +112,14 @@ float as_float(std::uint16_t bf16) {
     float x;
     std::memcpy(&x, &bits, sizeof x);
     return x;
+}
+
+// Rounded to nearest even; NaN stays NaN. Without branches, so that loops of it are vectorised.
+std::uint16_t as_bf16(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    const std::uint32_t rounded = (bits + 0x7fffU + (bits >> 16 & 1U)) >> 16;
+    return static_cast<std::uint16_t>(x != x ? bits >> 16 | 0x40U : rounded);
 }
 
 // A word of the packed layout from the elements beside each other at `at` (keys), or from one of
@@ -253,20 +260,17 @@ struct Run {
     // One block of queries.
     void attend(std::int64_t batch, std::int64_t head, std::int64_t first, std::int64_t slot,
                 std::int64_t worker) const {
-        const std::int64_t channels = sizes.head_size;
         const int rows =
             static_cast<int>(std::min<std::int64_t>(kernel.layout.queries, args.q.size(1) - first));
-        const T* q = row_of(args.q, batch, first, head);
-        T* out = const_cast<T*>(row_of(result.out, batch, first, head));
         float* scratch = reinterpret_cast<float*>(blocks + bytes_of_thread * worker);
-        AttentionCall call{.q = q,
+        AttentionCall call{.q = row_of(args.q, batch, first, head),
                            .q_stride = args.q.stride(1),
                            .keys = packed + 2 * slot * words,
                            .values = packed + (2 * slot + 1) * words,
-                           .out = out,
+                           .out = const_cast<T*>(row_of(result.out, batch, first, head)),
                            .out_stride = result.out.stride(1),
                            .queries = rows,
-                           .head_size = static_cast<int>(channels),
+                           .head_size = static_cast<int>(sizes.head_size),
                            .kv_length = sizes.keys,
                            .scale = static_cast<float>(scale_of(args) * std::numbers::log2e),
                            .scratch = scratch};
@@ -279,28 +283,34 @@ struct Run {
         if constexpr (std::is_same_v<T, float> || pair == 2) {
             kernel.run(call);
         } else {
-            float* converted = scratch + attention_scratch(kernel.layout, call.head_size);
-            float* computed = converted + kernel.layout.queries * channels;
-            call.q = converted;
-            call.out = computed;
-            call.q_stride = call.out_stride = channels;
-            for (int row = 0; row < rows; ++row) {
-                for (std::int64_t d = 0; d < channels; ++d)
-                    converted[row * channels + d] = as_float(q[row * args.q.stride(1) + d]);
-            }
-            kernel.run(call);
-            for (int row = 0; row < rows; ++row) {
-                for (std::int64_t d = 0; d < channels; ++d) {
-                    out[row * result.out.stride(1) + d] =
-                        c10::BFloat16(computed[row * channels + d]).x;
-                }
-            }
+            run_converted(call, scratch + attention_scratch(kernel.layout, call.head_size));
         }
         for (int row = 0; args.log_sum_exp && row < rows; ++row) {
             const float log2_sum = call.row_maximum[row] + std::log2(call.row_sum[row]);
             float* lse = result.log_sum_exp.mutable_data_ptr<float>();
             lse[(batch * args.q.size(2) + head) * args.q.size(1) + first + row] =
                 log2_sum * std::numbers::ln2_v<float>;
+        }
+    }
+
+    // A call with rows of bf16 by a kernel of float32; room: two blocks of rows.
+    void run_converted(AttentionCall call, float* room) const {
+        const T* q = static_cast<const T*>(call.q);
+        T* out = static_cast<T*>(call.out);
+        const std::int64_t q_stride = call.q_stride, out_stride = call.out_stride;
+        const std::int64_t channels = sizes.head_size;
+        float *converted = room, *computed = room + kernel.layout.queries * channels;
+        call.q = converted;
+        call.out = computed;
+        call.q_stride = call.out_stride = channels;
+        for (int row = 0; row < call.queries; ++row) {
+            std::transform(q + row * q_stride, q + row * q_stride + channels,
+                           converted + row * channels, [](T x) { return as_float(x); });
+        }
+        kernel.run(call);
+        for (int row = 0; row < call.queries; ++row) {
+            std::transform(computed + row * channels, computed + (row + 1) * channels,
+                           out + row * out_stride, as_bf16);
         }
     }
 
