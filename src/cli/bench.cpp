@@ -10,8 +10,16 @@ namespace {
 
 using enum FlagKind;
 
+constexpr Command kCommand{.name = "bench model",
+                           .summary = "Times a stage of a model's real shape on random weights."};
+
 constexpr Flag kFlags[] = {
-    {"--config", text, "FILE", "TOML or JSON file with defaults", {}, {}},
+    {"--config",
+     text,
+     "FILE",
+     "TOML or JSON file with defaults; keys are the flags without dashes",
+     {},
+     {}},
     {"--shape",
      text,
      "NAME",
@@ -75,18 +83,21 @@ void print_text(const nlohmann::ordered_json& result) {
 
 int bench(Words words, std::stop_token stop) {
     const std::string_view what = words.empty() ? "" : words[0];
+    if (what == "--help" || what == "-h") {
+        fmt::print(
+            "usage: zoetrope bench model [flags]\n\n"
+            "zoetrope bench model --help lists the flags.\n");
+        return 0;
+    }
     for (const std::string_view name : {"kernels", "serving", "quality"}) {
         ZT_CHECK(what != name, unsupported,
                  "zoetrope bench {} is not built yet; bench model runs today", name);
     }
     ZT_CHECK(what == "model", bad_request,
-             "zoetrope bench is followed by what to measure: model (got '{}')", what);
-    const auto arguments =
-        Arguments::parse("bench model", "Times a stage of a model's real shape on random weights.",
-                         kFlags, words.subspan(1));
+             "zoetrope bench is followed by what to measure: model is accepted, '{}' was given",
+             what);
+    const auto arguments = Arguments::parse(kCommand, kFlags, words.subspan(1));
     if (!arguments) return 0;
-    ZT_CHECK(arguments->positionals().empty(), bad_request, "'{}' stands without a flag",
-             arguments->positionals().front());
     const auto result =
         benchmark::bench_model(options_of(*arguments), {.on_progress = {}, .stop = stop});
     if (arguments->on("--json")) {

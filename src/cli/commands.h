@@ -10,8 +10,6 @@
 
 namespace zoetrope::cli {
 
-using Words = std::span<const char* const>;
-
 std::span<const Flag> generate_flags();
 
 int generate(Words words, std::stop_token stop);

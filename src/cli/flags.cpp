@@ -1,24 +1,34 @@
 #include "cli/flags.h"
 
 #include "base/error.h"
-#include "base/json.h"
 
-#include <CLI/CLI.hpp>
+#include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <iostream>
+#include <utility>
 
 namespace zoetrope::cli {
 namespace {
 
 constexpr std::string_view kConfigFlag = "--config";
+constexpr std::size_t kHelpWidth = 100;  // columns where stdout is no terminal
 
-bool is_true(const std::string& value) { return value == "true" || value == "1" || value == "on"; }
-bool is_false(const std::string& value) {
-    return value == "false" || value == "0" || value == "off";
+std::string lower(std::string_view text) {
+    std::string out(text);
+    std::transform(out.begin(), out.end(), out.begin(),
+                   [](unsigned char c) { return std::tolower(c); });
+    return out;
 }
+
+bool is_one_of(std::string_view text, std::initializer_list<std::string_view> accepted) {
+    return std::find(accepted.begin(), accepted.end(), lower(text)) != accepted.end();
+}
+
+bool is_true(std::string_view value) { return is_one_of(value, {"true", "1", "on", "yes"}); }
+bool is_false(std::string_view value) { return is_one_of(value, {"false", "0", "off", "no"}); }
 
 template <typename Number>
 std::optional<Number> parse_number(const std::string& text) {
@@ -29,174 +39,176 @@ std::optional<Number> parse_number(const std::string& text) {
     return number;
 }
 
-// A JSON value as it would be typed.
-std::vector<std::string> typed_values(const nlohmann::json& value) {
-    if (value.is_array()) {
-        std::vector<std::string> values;
-        for (const auto& item : value)
-            values.push_back(item.is_string() ? item.get<std::string>() : item.dump());
-        return values;
-    }
-    return {value.is_string() ? value.get<std::string>() : value.dump()};
+// Digits with at most a sign, however many: ranges are the flag's business.
+bool is_whole_number(std::string_view text) {
+    if (text.starts_with('-')) text.remove_prefix(1);
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
-// Flag -> values of a TOML or JSON file. Keys are the flags without their dashes; _ counts as -.
-std::map<std::string, std::vector<std::string>> read_config(const std::string& path) {
-    std::map<std::string, std::vector<std::string>> values;
-    const auto flag_of = [](std::string key) {
-        std::replace(key.begin(), key.end(), '_', '-');
-        return "--" + key;
-    };
-    if (path.ends_with(".json")) {
-        const auto json = read_json(path);
-        ZT_CHECK(json.is_object(), bad_request,
-                 "--config {}: a JSON object with flags as keys is wanted", path);
-        for (const auto& [key, value] : json.items()) values[flag_of(key)] = typed_values(value);
-        return values;
-    }
-    std::ifstream file(path);
-    ZT_CHECK(file.good(), not_found, "--config {}: there is no such file", path);
-    try {
-        for (const auto& item : CLI::ConfigTOML().from_config(file)) {
-            if (item.name == "++" || item.name == "--")
-                continue;  // CLI11's marks of a section's begin and end
-            ZT_CHECK(item.parents.empty(), bad_request,
-                     "--config {}: sections are not taken, [{}] is one", path,
-                     item.parents.front());
-            values[flag_of(item.name)] = item.inputs;
+std::size_t edit_distance(std::string_view a, std::string_view b) {  // Levenshtein's
+    std::vector<std::size_t> row(b.size() + 1);
+    for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
+    for (std::size_t i = 1; i <= a.size(); ++i) {
+        std::size_t diagonal = std::exchange(row[0], i);
+        for (std::size_t j = 1; j < row.size(); ++j) {
+            const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+            diagonal = row[j];
+            row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
         }
-    } catch (const CLI::Error& error) {
-        fail(ErrorKind::bad_request, "--config {}: not a TOML file: {}", path, error.what());
     }
-    return values;
+    return row.back();
 }
 
-const Flag* find_flag(std::span<const Flag> flags, std::string_view name) {
+[[noreturn]] void refuse_unknown(const Command& command, std::span<const Flag> flags,
+                                 std::string_view typed, std::string_view origin) {
+    std::vector<std::string_view> names = {"--help"};
     for (const Flag& flag : flags) {
-        if (flag.name == name) return &flag;
+        if (flag.kind != FlagKind::heading) names.push_back(flag.name);
     }
-    return nullptr;
+    fail(ErrorKind::bad_request, "{}{} is no flag of zoetrope {}{} (zoetrope {} --help lists them)",
+         origin, typed, command.name, did_you_mean(names, typed), command.name);
 }
 
-// The known flag that differs least from what was typed, by Levenshtein's distance.
-std::string nearest_flag(std::span<const Flag> flags, std::string_view typed) {
-    std::string_view best;
-    std::size_t least = typed.size() / 2;
-    for (const Flag& flag : flags) {
-        std::vector<std::size_t> row(flag.name.size() + 1);
-        for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
-        for (std::size_t i = 1; i <= typed.size(); ++i) {
-            std::size_t diagonal = std::exchange(row[0], i);
-            for (std::size_t j = 1; j < row.size(); ++j) {
-                const std::size_t replaced = diagonal + (typed[i - 1] == flag.name[j - 1] ? 0 : 1);
-                diagonal = row[j];
-                row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-            }
-        }
-        if (row.back() < least) {
-            least = row.back();
-            best = flag.name;
-        }
+std::string_view wanted_by(const Flag& flag) {
+    switch (flag.kind) {
+        case FlagKind::integer: return "a whole number";
+        case FlagKind::number: return "a number";
+        default: return flag.placeholder;
     }
-    return best.empty() ? "" : fmt::format("; did you mean {}?", best);
 }
 
-[[noreturn]] void refuse_unknown(std::string_view command, std::span<const Flag> flags,
-                                 const std::string& typed) {
-    const std::string name = typed.substr(0, typed.find('='));
-    fail(ErrorKind::bad_request, "{} is no flag of zoetrope {}{} (zoetrope {} --help lists them)",
-         name, command, nearest_flag(flags, name), command);
+// Whether the word behind a flag is its value: a word like --this is a flag, unless it has a blank.
+bool is_value(std::string_view word) {
+    return !word.starts_with("--") || word.find(' ') != std::string_view::npos;
 }
 
 }  // namespace
 
-std::optional<Arguments> Arguments::parse(std::string_view command, std::string_view summary,
-                                          std::span<const Flag> flags,
-                                          std::span<const char* const> words) {
-    CLI::App app{std::string(summary), "zoetrope " + std::string(command)};
-    app.get_formatter()->column_width(36);
-    app.allow_extras();
-    std::map<std::string_view, std::vector<std::string>> parsed;
+const Flag* find_flag(std::span<const Flag> flags, std::string_view name) {
     for (const Flag& flag : flags) {
-        std::string help(flag.help);
-        if (!flag.refusal.empty()) help += " (not built yet)";
-        auto* option = app.add_option(std::string(flag.name), parsed[flag.name], help);
-        option->type_name(std::string(flag.placeholder));
-        if (flag.kind == FlagKind::toggle) {
-            option->expected(0, 1)->type_name("[true|false]");
-        } else if (flag.kind == FlagKind::list) {
-            option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-        } else {
-            option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-        }
+        if (flag.kind != FlagKind::heading && flag.name == name) return &flag;
     }
-    std::vector<std::string> reversed(words.rbegin(), words.rend());
-    try {
-        app.parse(reversed);
-    } catch (const CLI::CallForHelp&) {
-        std::cout << app.help();
-        return std::nullopt;
-    } catch (const CLI::ArgumentMismatch& error) {
-        std::string message = error.what();
-        const std::string name = message.substr(0, message.find(':'));
+    return nullptr;
+}
+
+std::string did_you_mean(std::span<const std::string_view> names, std::string_view typed) {
+    std::string_view best;
+    std::size_t least = std::min<std::size_t>(typed.size() / 2, 6);
+    for (const std::string_view name : names) {
+        const std::size_t distance = edit_distance(typed, name);
+        if (distance >= least) continue;
+        least = distance;
+        best = name;
+    }
+    return best.empty() ? "" : fmt::format("; did you mean {}?", best);
+}
+
+void Arguments::read_words(const Command& command, std::span<const Flag> flags, Words words) {
+    bool flags_ended = false;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        const std::string_view word = words[i];
+        if (!flags_ended && word == "--") {
+            flags_ended = true;
+            continue;
+        }
+        if (flags_ended || word.size() < 2 || word.front() != '-') {
+            positionals_.emplace_back(word);
+            continue;
+        }
+        const std::size_t equals = word.find('=');
+        std::string name(word.substr(0, equals));
+        if (find_flag(flags, name) == nullptr) std::replace(name.begin(), name.end(), '_', '-');
         const Flag* flag = find_flag(flags, name);
-        fail(ErrorKind::bad_request, "{} was given without a value: {} is wanted", name,
-             flag == nullptr ? "one" : flag->placeholder);
-    } catch (const CLI::ParseError& error) {
-        fail(ErrorKind::bad_request, "the command line cannot be read: {}", error.what());
+        if (flag == nullptr) refuse_unknown(command, flags, word.substr(0, equals), "");
+        const std::string_view next = i + 1 < words.size() ? words[i + 1] : "--";
+        std::string value;
+        if (equals != std::string_view::npos) {
+            value = word.substr(equals + 1);
+        } else if (flag->kind == FlagKind::toggle) {
+            const bool takes_next =
+                is_true(next) || is_false(next) ||
+                (!command.positionals && !next.empty() && !next.starts_with('-'));
+            value = takes_next ? words[++i] : "true";
+        } else {
+            ZT_CHECK(i + 1 < words.size(), bad_request,
+                     "{} was given without a value: {} is wanted", name, wanted_by(*flag));
+            ZT_CHECK(is_value(next), bad_request,
+                     "{} was given without a value: {} is wanted, and {} looks like the next flag "
+                     "({}={} if it is the value)",
+                     name, wanted_by(*flag), next, name, next);
+            value = words[++i];
+        }
+        auto& values = values_[name];
+        if (flag->kind != FlagKind::list) values.clear();
+        values.push_back(std::move(value));
+    }
+}
+
+void Arguments::read_config(const Command& command, std::span<const Flag> flags,
+                            const std::string& file) {
+    const std::string origin = fmt::format("{} {}: ", kConfigFlag, file);
+    for (auto& [name, values] : read_config_file(file)) {
+        const Flag* flag = find_flag(flags, name);
+        if (flag == nullptr || name == kConfigFlag) refuse_unknown(command, flags, name, origin);
+        if (given(name)) continue;
+        check(*flag, values, origin);
+        values_[name] = std::move(values);
+    }
+}
+
+std::optional<Arguments> Arguments::parse(const Command& command, std::span<const Flag> flags,
+                                          Words words) {
+    const auto asks_for_help = [](std::string_view word) {
+        return word == "--help" || word == "-h";
+    };
+    if (std::any_of(words.begin(), words.end(), asks_for_help)) {
+        const std::size_t width = terminal_width(STDOUT_FILENO, kHelpWidth);
+        std::cout << help_text(command, flags, std::clamp<std::size_t>(width, 60, 120));
+        return std::nullopt;
     }
     Arguments arguments;
-    for (const std::string& extra : app.remaining()) {
-        if (extra.size() > 1 && extra.front() == '-') refuse_unknown(command, flags, extra);
-        arguments.positionals_.push_back(extra);
-    }
-    for (const Flag& flag : flags) {
-        auto& values = parsed[flag.name];
-        if (app.get_option(std::string(flag.name))->count() == 0) continue;
-        if (flag.kind == FlagKind::toggle && (values.empty() || values.back().empty()))
-            values = {"true"};
-        arguments.values_[std::string(flag.name)] = values;
-    }
-    if (const auto file = arguments.text(kConfigFlag)) {
-        for (auto& [name, values] : read_config(*file)) {
-            if (find_flag(flags, name) == nullptr) refuse_unknown(command, flags, name);
-            arguments.values_.try_emplace(name, std::move(values));
-        }
-    }
-    arguments.check(flags);
+    arguments.read_words(command, flags, words);
+    for (const auto& [name, values] : arguments.values_) check(*find_flag(flags, name), values, "");
+    ZT_CHECK(command.positionals || arguments.positionals_.empty(), bad_request,
+             "'{}' stands without a flag: zoetrope {} takes {}", arguments.positionals_.front(),
+             command.name, command.usage);
+    if (const auto file = arguments.text(kConfigFlag)) arguments.read_config(command, flags, *file);
     return arguments;
 }
 
-void Arguments::check(std::span<const Flag> flags) const {
-    for (const auto& [name, values] : values_) {
-        const Flag& flag = *find_flag(flags, name);
-        ZT_CHECK(!values.empty() && (flag.kind == FlagKind::list || values.size() == 1),
-                 bad_request, "{} takes one value, {} were given", name, values.size());
-        const std::string& value = values.back();
+void Arguments::check(const Flag& flag, const std::vector<std::string>& values,
+                      std::string_view origin) {
+    ZT_CHECK(!values.empty() && (flag.kind == FlagKind::list || values.size() == 1), bad_request,
+             "{}{} takes one value, {} were given", origin, flag.name, values.size());
+    for (const std::string& value : values) {
+        bool fits = true;
+        std::string_view wanted = "a value";
         switch (flag.kind) {
             case FlagKind::integer:
-                ZT_CHECK(parse_number<std::int64_t>(value), bad_request,
-                         "{} is '{}': a whole number is wanted", name, value);
+                fits = is_whole_number(value);
+                wanted = "a whole number";
                 break;
             case FlagKind::number: {
                 const auto number = parse_number<double>(value);
-                ZT_CHECK(number && std::isfinite(*number), bad_request,
-                         "{} is '{}': a number is wanted", name, value);
+                fits = number && std::isfinite(*number);
+                wanted = "a number";
                 break;
             }
             case FlagKind::toggle:
-                ZT_CHECK(is_true(value) || is_false(value), bad_request,
-                         "{} is '{}': accepted are true and false", name, value);
+                fits = is_true(value) || is_false(value);
+                wanted = "true or false";
                 break;
-            case FlagKind::text:
-            case FlagKind::list: break;
+            case FlagKind::text: fits = !value.empty() || flag.placeholder == "TEXT"; break;
+            case FlagKind::list: fits = !value.empty(); break;
+            case FlagKind::heading: break;
         }
+        ZT_CHECK(fits, bad_request, "{}{} is '{}': {} is wanted", origin, flag.name, value, wanted);
         if (flag.refusal.empty()) continue;
         const std::string allowed = fmt::format("|{}|", flag.harmless);
         const bool harmless =
             (flag.kind == FlagKind::toggle && is_false(value)) ||
             (!value.empty() && allowed.find("|" + value + "|") != std::string::npos);
-        ZT_CHECK(harmless, unsupported, "{} {}: {}", name, value, flag.refusal);
+        ZT_CHECK(harmless, unsupported, "{}{} {}: {}", origin, flag.name, value, flag.refusal);
     }
 }
 
@@ -204,11 +216,6 @@ std::optional<std::string> Arguments::text(std::string_view flag) const {
     const auto found = values_.find(std::string(flag));
     if (found == values_.end()) return std::nullopt;
     return found->second.back();
-}
-
-std::optional<std::int64_t> Arguments::integer(std::string_view flag) const {
-    const auto value = text(flag);
-    return value ? parse_number<std::int64_t>(*value) : std::nullopt;
 }
 
 std::optional<double> Arguments::number(std::string_view flag) const {
@@ -221,17 +228,21 @@ bool Arguments::on(std::string_view flag) const {
     return value && is_true(*value);
 }
 
-std::vector<std::string> Arguments::list(std::string_view flag) const {
-    const auto found = values_.find(std::string(flag));
-    return found == values_.end() ? std::vector<std::string>{} : found->second;
+std::optional<int> int_in(const Arguments& arguments, std::string_view flag, int least, int most) {
+    const auto value = arguments.text(flag);
+    if (!value) return std::nullopt;
+    const auto number = parse_number<int>(*value);
+    ZT_CHECK(number && *number >= least && *number <= most, bad_request,
+             "{} is {}: accepted are {} to {}", flag, *value, least, most);
+    return number;
 }
 
-std::optional<int> int_in(const Arguments& arguments, std::string_view flag, int least, int most) {
-    const auto value = arguments.integer(flag);
+std::optional<std::uint64_t> unsigned_of(const Arguments& arguments, std::string_view flag) {
+    const auto value = arguments.text(flag);
     if (!value) return std::nullopt;
-    ZT_CHECK(*value >= least && *value <= most, bad_request, "{} is {}: accepted are {} to {}",
-             flag, *value, least, most);
-    return static_cast<int>(*value);
+    const auto number = parse_number<std::uint64_t>(*value);
+    ZT_CHECK(number, bad_request, "{} is {}: accepted are 0 to {}", flag, *value, UINT64_MAX);
+    return number;
 }
 
 }  // namespace zoetrope::cli

@@ -1,7 +1,7 @@
 // zoetrope generate: flags -> Request -> Engine -> files.
 #include "base/error.h"
+#include "base/error_context.h"
 #include "base/log.h"
-#include "base/mapped_file.h"
 #include "base/sizes.h"
 #include "cli/commands.h"
 #include "cli/progress_bar.h"
@@ -19,12 +19,21 @@
 namespace zoetrope::cli {
 namespace {
 
-constexpr std::string_view kSummary = "Makes a video from a prompt.";
+constexpr Command kCommand{.name = "generate",
+                           .summary = "Makes a video from a prompt.",
+                           .usage = "--prompt TEXT [flags]"};
 
+// Without the byte order mark and the line end that editors put there. Pipes are read too.
 std::string read_prompt_file(const std::string& path) {
-    const auto file = MappedFile::open(path);
-    const auto bytes = file->bytes();
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+    constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+    std::ifstream file(path, std::ios::binary);
+    ZT_CHECK(file.good(), not_found, "--prompt-file is '{}': there is no such file", path);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    ZT_CHECK(!file.bad() && !std::filesystem::is_directory(path), bad_request,
+             "--prompt-file is '{}': it cannot be read as a text file", path);
+    if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+    text.erase(text.find_last_not_of("\r\n") + 1);
+    return text;
 }
 
 std::string prompt_of(const Arguments& arguments) {
@@ -60,31 +69,28 @@ EngineOptions options_of(const Arguments& arguments) {
     options.dtype = arguments.text("--dtype").value_or(options.dtype);
     options.device = arguments.text("--device").value_or(options.device);
     options.threads = int_in(arguments, "--threads", 1, 4096).value_or(0);
-    if (const auto size = arguments.text("--max-memory")) options.max_memory = parse_bytes(*size);
+    if (const auto size = arguments.text("--max-memory"))
+        options.max_memory = with_context("--max-memory", [&] { return parse_bytes(*size); });
     return options;
 }
 
 Request request_of(const Arguments& arguments) {
-    constexpr int kMost = 1 << 30;
     Request request;
     if (const auto task = arguments.text("--task")) request.task = parse_task(*task);
     request.prompt = prompt_of(arguments);
     request.negative_prompt = arguments.text("--negative-prompt");
-    request.height = int_in(arguments, "--height", 1, kMost);
-    request.width = int_in(arguments, "--width", 1, kMost);
-    request.num_frames = int_in(arguments, "--num-frames", 1, kMost);
+    request.height = int_in(arguments, "--height", 1, kLargestSide);
+    request.width = int_in(arguments, "--width", 1, kLargestSide);
+    request.num_frames = int_in(arguments, "--num-frames", 1, kMostFrames);
     request.fps = arguments.number("--fps");
-    request.num_inference_steps = int_in(arguments, "--num-inference-steps", 1, kMost);
+    request.num_inference_steps = int_in(arguments, "--num-inference-steps", 1, kMostSteps);
     request.guidance_scale = arguments.number("--guidance-scale");
     request.guidance_scale_2 = arguments.number("--guidance-scale-2");
     request.boundary_ratio = arguments.number("--boundary-ratio");
     request.scheduler = arguments.text("--scheduler").value_or("auto");
     request.flow_shift = arguments.number("--flow-shift");
-    if (const auto seed = arguments.integer("--seed")) {
-        ZT_CHECK(*seed >= 0, bad_request, "--seed is {}: accepted are 0 and more", *seed);
-        request.seed = static_cast<std::uint64_t>(*seed);
-    }
-    request.num_outputs = int_in(arguments, "--num-outputs", 1, kMost).value_or(1);
+    request.seed = unsigned_of(arguments, "--seed");
+    request.num_outputs = int_in(arguments, "--num-outputs", 1, kMostOutputs).value_or(1);
     request.latents = existing(arguments, "--latents");
     if (const auto type = arguments.text("--output-type"))
         request.output_type = parse_output_type(*type);
@@ -95,8 +101,8 @@ Request request_of(const Arguments& arguments) {
 }
 
 void introduce_embedded(const EmbeddedInfo& info, const std::string& prompt) {
-    std::string line = fmt::format("using the embedded model {}, which understands {}", info.name,
-                                   info.understands);
+    std::string line =
+        fmt::format("using the embedded model {}. It understands: {}", info.name, info.understands);
     const auto unknown = words_never_seen(info, prompt);
     if (!unknown.empty())
         line += fmt::format(" Words that it never saw: {}.", fmt::join(unknown, ", "));
@@ -116,9 +122,24 @@ nlohmann::json report_of(const Report& report, const ResolvedRequest& request, c
     return json;
 }
 
+// Names of files may hold bytes that are not UTF-8, which JSON does not: U+FFFD stands for them.
+std::string text_of(const nlohmann::json& report) {
+    return report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+}
+
+// Before hours of work, since the report comes last.
+void check_report_path(const std::string& path) {
+    namespace fs = std::filesystem;
+    const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
+    ZT_CHECK(
+        fs::is_directory(folder) && ::access(folder.c_str(), W_OK) == 0 && !fs::is_directory(path),
+        bad_request, "--perf-dump-path is '{}': a file in a folder that can be written is wanted",
+        path);
+}
+
 void write_report(const std::string& path, const nlohmann::json& report) {
     std::ofstream file(path);
-    file << report.dump(2) << '\n';
+    file << text_of(report);
     file.close();
     ZT_CHECK(file.good(), io, "--perf-dump-path {}: the report cannot be written there", path);
 }
@@ -126,11 +147,10 @@ void write_report(const std::string& path, const nlohmann::json& report) {
 }  // namespace
 
 int generate(Words words, std::stop_token stop) {
-    const auto arguments = Arguments::parse("generate", kSummary, generate_flags(), words);
+    const auto arguments = Arguments::parse(kCommand, generate_flags(), words);
     if (!arguments) return 0;
-    ZT_CHECK(arguments->positionals().empty(), bad_request,
-             "'{}' stands without a flag: a prompt goes behind --prompt",
-             arguments->positionals().front());
+    const auto report_path = arguments->text("--perf-dump-path");
+    if (report_path) check_report_path(*report_path);
     const Request wanted = request_of(*arguments);
     const EngineOptions options = options_of(*arguments);
     Engine engine(ModelFolder::open(paths_of(*arguments)), options);
@@ -142,8 +162,10 @@ int generate(Words words, std::stop_token stop) {
     if (const auto& embedded = engine.model().embedded)
         introduce_embedded(*embedded, request.request.prompt);
     for (const std::string& warning : request.warnings) log::warning("{}", warning);
-    log::info("{}x{}, {} frames, {} steps, seed {}, {}", request.width, request.height,
-              request.num_frames, request.num_inference_steps, request.seed, engine.dtype());
+    const auto plural = [](int n) { return n == 1 ? "" : "s"; };
+    log::info("{}x{}, {} frame{}, {} step{}, seed {}, {}", request.width, request.height,
+              request.num_frames, plural(request.num_frames), request.num_inference_steps,
+              plural(request.num_inference_steps), request.seed, engine.dtype());
 
     Report report;
     std::vector<std::filesystem::path> files;
@@ -155,8 +177,8 @@ int generate(Words words, std::stop_token stop) {
     }
     for (const auto& file : files) log::info("saved {}", file.string());
     const nlohmann::json json = report_of(report, request, engine, files);
-    if (const auto path = arguments->text("--perf-dump-path")) write_report(*path, json);
-    if (arguments->on("--json")) std::cout << json.dump(2) << std::endl;
+    if (report_path) write_report(*report_path, json);
+    if (arguments->on("--json")) std::cout << text_of(json);
     return 0;
 }
 

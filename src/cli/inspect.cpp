@@ -10,8 +10,19 @@
 namespace zoetrope::cli {
 namespace {
 
+constexpr Command kCommand{
+    .name = "inspect",
+    .summary = "Says what a model, a weights file, a video or a picture holds.",
+    .usage = "PATH [flags]",
+    .positionals = true};
+
 constexpr Flag kFlags[] = {
-    {"--config", FlagKind::text, "FILE", "TOML or JSON file with defaults", {}, {}},
+    {"--config",
+     FlagKind::text,
+     "FILE",
+     "TOML or JSON file with defaults; keys are the flags without dashes",
+     {},
+     {}},
     {"--json", FlagKind::toggle, "", "everything, as one JSON object on stdout", {}, {}},
 };
 
@@ -56,8 +67,7 @@ void print_text(const nlohmann::ordered_json& found) {
 }  // namespace
 
 int inspect(Words words) {
-    const auto arguments = Arguments::parse(
-        "inspect", "Says what a model, a weights file or an output holds.", kFlags, words);
+    const auto arguments = Arguments::parse(kCommand, kFlags, words);
     if (!arguments) return 0;
     ZT_CHECK(arguments->positionals().size() == 1, bad_request,
              "zoetrope inspect takes one path, {} were given", arguments->positionals().size());

@@ -4,8 +4,10 @@
 #include "cli/commands.h"
 #include "engine/version.h"
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <iostream>
 #include <new>
@@ -34,12 +36,14 @@ constexpr std::string_view kNotBuilt[] = {"preprocess", "plan", "serve",
                                           "convert",    "pull", "verify"};
 
 int run(Words words, std::stop_token stop) {
-    if (words.empty() || std::string_view(words[0]) == "--help" ||
-        std::string_view(words[0]) == "-h") {
-        std::cout << kUsage;
-        return words.empty() ? 2 : 0;
-    }
+    constexpr std::string_view kNames[] = {"generate", "inspect", "bench", "--version", "--help"};
+    ZT_CHECK(!words.empty(), bad_request,
+             "a command is wanted: generate, inspect or bench (zoetrope --help says more)");
     const std::string_view command = words[0];
+    if (command == "--help" || command == "-h" || command == "help") {
+        std::cout << kUsage;
+        return 0;
+    }
     const Words rest = words.subspan(1);
     if (command == "--version") {
         std::cout << version_text();
@@ -53,8 +57,8 @@ int run(Words words, std::stop_token stop) {
                  "zoetrope {} is not built yet; generate, inspect and bench run today", name);
     }
     fail(ErrorKind::bad_request,
-         "'{}' is no command of zoetrope: accepted are generate, inspect, bench and --version",
-         command);
+         "'{}' is no command of zoetrope: accepted are generate, inspect, bench and --version{}",
+         command, did_you_mean(kNames, command));
 }
 
 int exit_code_of(ErrorKind kind) {
@@ -74,6 +78,17 @@ int exit_code_of(ErrorKind kind) {
 std::string first_line(const char* message) {
     const std::string text = message;
     return text.substr(0, text.find('\n'));
+}
+
+// The exit code of a run that went well: 1 where its output could not be written, unless the reader
+// chose to read no further.
+int end_of_stdout() {
+    errno = 0;
+    std::cout.flush();
+    const bool whole = std::fflush(stdout) == 0 && std::cout.good();
+    if (whole || errno == EPIPE) return 0;
+    std::cerr << "zoetrope: stdout cannot be written: " << std::strerror(errno) << std::endl;
+    return 1;
 }
 
 // Signals come to this thread alone: the first asks the run to stop, the second ends the program at
@@ -98,11 +113,14 @@ int main(int argc, char** argv) {
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any other thread begins
+    // A reader of stdout or stderr that goes away does not end a run of hours.
+    std::signal(SIGPIPE, SIG_IGN);
     static std::stop_source stop;  // outlives the watching thread, which is never joined
     cli::watch_signals(signals, stop);
     try {
         const std::span<const char* const> words(argv, static_cast<std::size_t>(argc));
-        return cli::run(words.subspan(1), stop.get_token());
+        const int code = cli::run(words.subspan(1), stop.get_token());
+        return code == 0 ? cli::end_of_stdout() : code;
     } catch (const Error& error) {
         std::cerr << "zoetrope: " << error.what() << std::endl;
         return cli::exit_code_of(error.kind());

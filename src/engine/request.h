@@ -17,6 +17,12 @@ std::string_view name_of(Task task);
 // "t2v", "text-to-video", ... Errors: bad_request with the names accepted.
 Task parse_task(std::string_view text);
 
+// Limits beyond which a request is a typing error rather than a wish.
+inline constexpr int kLargestSide = 1 << 14;  // pixels
+inline constexpr int kMostFrames = 1 << 17;
+inline constexpr int kMostSteps = 1000;  // the time steps that Wan was trained on
+inline constexpr int kMostOutputs = 1024;
+
 enum class OutputType { video, latent, tensor };
 OutputType parse_output_type(std::string_view text);
 

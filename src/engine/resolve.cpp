@@ -22,11 +22,6 @@ struct Defaults {
     std::string negative_prompt;
 };
 
-// Limits beyond which a request is a typing error rather than a wish.
-constexpr int kLargestSide = 1 << 14;
-constexpr int kMostFrames = 1 << 17;
-constexpr int kMostOutputs = 1024;
-
 Defaults defaults_of(const ModelFolder& model) {
     Defaults defaults;
     if (!model.embedded) return defaults;
@@ -112,8 +107,9 @@ ResolvedRequest Engine::resolve(const Request& request) const {
              "--fps is {}: accepted are numbers above 0, up to 1000", resolved.fps);
     resolved.num_inference_steps =
         request.num_inference_steps.value_or(defaults.num_inference_steps);
-    ZT_CHECK(resolved.num_inference_steps >= 1 && resolved.num_inference_steps <= 1000, bad_request,
-             "--num-inference-steps is {}: accepted are 1 to 1000", resolved.num_inference_steps);
+    ZT_CHECK(resolved.num_inference_steps >= 1 && resolved.num_inference_steps <= kMostSteps,
+             bad_request, "--num-inference-steps is {}: accepted are 1 to {}",
+             resolved.num_inference_steps, kMostSteps);
     resolved.guidance_scale = request.guidance_scale.value_or(defaults.guidance_scale);
     ZT_CHECK(std::isfinite(resolved.guidance_scale), bad_request,
              "--guidance-scale is not a finite number");
