@@ -44,7 +44,8 @@ nlohmann::json parse_json(std::string_view text, std::string_view source) {
     try {
         return nlohmann::json::parse(without_infinities(text));
     } catch (const nlohmann::json::exception& error) {
-        fail(ErrorKind::io, "{} is not valid JSON: {}", source, error.what());
+        const std::string_view what = error.what();  // "[json.exception....] parse error at ..."
+        fail(ErrorKind::io, "{} is not valid JSON: {}", source, what.substr(what.find("] ") + 2));
     }
 }
 

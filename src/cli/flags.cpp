@@ -168,7 +168,10 @@ std::optional<Arguments> Arguments::parse(const Command& command, std::span<cons
     }
     Arguments arguments;
     arguments.read_words(command, flags, words);
-    for (const auto& [name, values] : arguments.values_) check(*find_flag(flags, name), values, "");
+    for (const Flag& flag : flags) {  // in the table's order
+        const auto given = arguments.values_.find(std::string(flag.name));
+        if (given != arguments.values_.end()) check(flag, given->second, "");
+    }
     ZT_CHECK(command.positionals || arguments.positionals_.empty(), bad_request,
              "'{}' stands without a flag: zoetrope {} takes {}", arguments.positionals_.front(),
              command.name, command.usage);

@@ -28,9 +28,9 @@ std::string read_prompt_file(const std::string& path) {
     constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
     std::ifstream file(path, std::ios::binary);
     ZT_CHECK(file.good(), not_found, "--prompt-file is '{}': there is no such file", path);
+    ZT_CHECK(!std::filesystem::is_directory(path), bad_request,
+             "--prompt-file is '{}': a text file is wanted, and this is a folder", path);
     std::string text{std::istreambuf_iterator<char>(file), {}};
-    ZT_CHECK(!file.bad() && !std::filesystem::is_directory(path), bad_request,
-             "--prompt-file is '{}': it cannot be read as a text file", path);
     if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
     text.erase(text.find_last_not_of("\r\n") + 1);
     return text;

@@ -38,6 +38,23 @@ std::string line_of(const std::string& name, const nlohmann::ordered_json& part)
                        dtypes, format_bytes(part["bytes"].get<std::int64_t>()));
 }
 
+// "video, 832x480, 81 frames at 16 fps (5.1s), h264 in mov,mp4, 1.21 MiB"
+void print_media(const nlohmann::ordered_json& found) {
+    std::string line = fmt::format("{}, {}x{}", found["kind"].get<std::string>(),
+                                   found["width"].get<int>(), found["height"].get<int>());
+    if (found.contains("frames")) {
+        line +=
+            fmt::format(", {} frames at {:g} fps ({})", found["frames"].get<std::int64_t>(),
+                        found["fps"].get<double>(), format_seconds(found["seconds"].get<double>()));
+    }
+    fmt::print("{}, {} in {}, {}\n", line, found["codec"].get<std::string>(),
+               found["container"].get<std::string>(),
+               format_bytes(found["bytes"].get<std::int64_t>()));
+    if (found.contains("settings")) return;
+    for (const auto& [key, value] : found["metadata"].items())
+        fmt::print("  {}: {}\n", key, value.get<std::string>());
+}
+
 void print_text(const nlohmann::ordered_json& found) {
     const std::string kind = found["kind"];
     if (kind == "model") {
@@ -47,8 +64,10 @@ void print_text(const nlohmann::ordered_json& found) {
             fmt::print("  {}\n", line_of(name, part));
     } else if (kind == "weights") {
         fmt::print("{}\n", line_of("safetensors", found));
-        for (const auto& [key, value] : found["metadata"].items())
-            fmt::print("  {}: {}\n", key, value.dump());
+        for (const auto& [key, value] : found["metadata"].items()) {
+            const bool shown_as_settings = key == "comment" && found.contains("settings");
+            if (!shown_as_settings) fmt::print("  {}: {}\n", key, value.dump());
+        }
         std::size_t shown = 0;
         for (const auto& [name, info] : found["names"].items()) {
             if (shown++ == kNamesShown) {
@@ -60,7 +79,12 @@ void print_text(const nlohmann::ordered_json& found) {
                        info["shape"].dump());
         }
     } else {
-        std::cout << found.dump(2) << '\n';
+        print_media(found);
+    }
+    if (found.contains("settings")) {
+        for (const auto& [key, value] : found["settings"].items())
+            fmt::print("  {}: {}\n", key,
+                       value.is_string() ? value.get<std::string>() : value.dump());
     }
 }
 
@@ -73,7 +97,7 @@ int inspect(Words words) {
              "zoetrope inspect takes one path, {} were given", arguments->positionals().size());
     const auto found = zoetrope::inspect(arguments->positionals().front());
     if (arguments->on("--json")) {
-        std::cout << found.dump(2) << '\n';
+        std::cout << found.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
     } else {
         print_text(found);
     }

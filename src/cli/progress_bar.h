@@ -1,4 +1,5 @@
-// Progress for people, on stderr: a bar per stage on a terminal, a line per stage without one.
+// Progress for people, on stderr: a bar per stage on a terminal; without one a line per stage, and
+// one a minute while a stage lasts.
 #pragma once
 
 #include "base/progress.h"
@@ -18,6 +19,7 @@ public:
 private:
     bool terminal_;
     bool line_open_ = false;
+    double said_at_ = 0;  // seconds into the stage at the last line without a terminal
 };
 
 // "denoise  [#####-----]  12/25  1.3 s/step  16.9s left"

@@ -39,7 +39,9 @@ struct DitConfig {
     // From transformer/config.json; absent keys have the defaults of Diffusers' class. Errors: io
     // for values that make no model, unsupported for inputs that are not built (image_dim,
     // added_kv_proj_dim, pos_embed_seq_len).
-    static DitConfig from_json(const nlohmann::json& config);
+    // component: whose config it is, for messages.
+    static DitConfig from_json(const nlohmann::json& config,
+                               std::string_view component = "transformer");
 
     std::int64_t dim() const { return num_attention_heads * attention_head_dim; }
 };

@@ -1,9 +1,11 @@
 #include "engine/engine.h"
 
 #include "base/error.h"
+#include "base/error_context.h"
 #include "base/log.h"
 #include "base/sizes.h"
 #include "denoise/loop.h"
+#include "engine/machine_memory.h"
 #include "engine/parts.h"
 #include "ops/device.h"
 #include "text/clean.h"
@@ -13,6 +15,7 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
 
 #include <chrono>
 
@@ -66,10 +69,15 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
     Parts& parts = *parts_;
     parts.model = std::move(model);
     parts.options = options;
-    parts.compute.device = ops::parse_device(options.device);
-    parts.compute.compute_dtype = options.dtype == "auto" ? ops::default_dtype(parts.compute.device)
-                                                          : ops::parse_dtype(options.dtype);
-    ops::check_dtype(parts.compute.device, parts.compute.compute_dtype);
+    parts.compute.device =
+        with_context("--device", [&] { return ops::parse_device(options.device); });
+    parts.compute.compute_dtype = with_context("--dtype", [&] {
+        const at::ScalarType dtype = options.dtype == "auto"
+                                         ? ops::default_dtype(parts.compute.device)
+                                         : ops::parse_dtype(options.dtype);
+        ops::check_dtype(parts.compute.device, dtype);
+        return dtype;
+    });
     parts.vae_compute = parts.compute;
     // On the CPU LibTorch's bf16 convolutions gain no time over float32 and lose accuracy.
     if (parts.compute.device.is_cpu()) parts.vae_compute.compute_dtype = at::kFloat;
@@ -79,7 +87,8 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
     parts.vae_config = VaeConfig::from_json(parts.model.vae_config);
     parts.text_config = Umt5Config::from_json(parts.model.text_encoder_config);
     if (parts.model.transformer_2_config) {
-        parts.dit_2_config = DitConfig::from_json(*parts.model.transformer_2_config);
+        parts.dit_2_config =
+            DitConfig::from_json(*parts.model.transformer_2_config, "transformer_2");
         const bool alike = parts.dit_2_config->in_channels == parts.dit_config.in_channels &&
                            parts.dit_2_config->patch_size == parts.dit_config.patch_size &&
                            parts.dit_2_config->text_dim == parts.dit_config.text_dim;
@@ -232,19 +241,37 @@ at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback&
                             const RunControl& control, Report& report) {
     report.warnings = request.warnings;
     report.memory = plan_memory(request);
+    const std::int64_t peak = report.memory.peak();
     const std::int64_t limit = parts_->options.max_memory;
     ZT_CHECK(
-        limit == 0 || report.memory.peak() <= limit, out_of_memory,
+        limit == 0 || peak <= limit, out_of_memory,
         "this run needs {} and --max-memory is {}: give more, or a smaller size or fewer frames",
-        format_bytes(report.memory.peak()), format_bytes(limit));
+        format_bytes(peak), format_bytes(limit));
+    const std::int64_t free = ops::process_memory().resident + available_memory();
+    ZT_CHECK(peak <= free, out_of_memory,
+             "this run needs {} of memory and {} are free on this machine: make the size smaller, "
+             "the frames fewer or the outputs fewer",
+             format_bytes(peak), format_bytes(free));
     ops::reset_peak_memory();
-    const TextEmbeddings text = encode_text(request, control, report);
-    const at::Tensor noise = draw_noise(request);
-    const at::Tensor latents =
-        denoise(request, text, 0, request.num_inference_steps, noise, control, report);
-    if (sink) decode(latents, sink, control, report);
-    report.measured_peak_bytes = ops::process_memory().peak_resident;
-    return latents;
+    try {
+        const at::Tensor noise = draw_noise(request);
+        const TextEmbeddings text = encode_text(request, control, report);
+        const at::Tensor latents =
+            denoise(request, text, 0, request.num_inference_steps, noise, control, report);
+        if (sink) decode(latents, sink, control, report);
+        report.measured_peak_bytes = ops::process_memory().peak_resident;
+        return latents;
+    } catch (const c10::Error& error) {
+        // LibTorch's CPU allocator has no exception type of its own.
+        const std::string what = error.what_without_backtrace();
+        const bool memory = what.find("t allocate memory") != std::string::npos ||
+                            what.find("out of memory") != std::string::npos;
+        ZT_CHECK(!memory, out_of_memory,
+                 "memory ran out, although {} were predicted to be enough: make the size smaller "
+                 "or the frames fewer",
+                 format_bytes(peak));
+        throw;
+    }
 }
 
 std::vector<Frame> to_frames(const at::Tensor& video) {

@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "engine/model_folder.h"
-#include "media/formats.h"
+#include "media/reader.h"
 #include "ops/device.h"
 #include "weights/source.h"
 
@@ -28,13 +28,15 @@ Json summary_of(const TensorSource& source) {
 }
 
 Json inspect_model(const fs::path& path) {
-    const ModelFolder model = ModelFolder::open({.model = path.string()});
-    Json json = {{"kind", "model"},
-                 {"layout", "diffusers"},
-                 {"pipeline", model.index.value("_class_name", "")},
-                 {"family", model.transformer_2 ? "Wan2.2 (two experts)" : "Wan2.1"},
-                 {"tasks", {"t2v", "t2i"}},
-                 {"scheduler", model.scheduler.value("_class_name", "")}};
+    const ModelFolder model = ModelFolder::open({.model = path.string(), .asked_by = "the path"});
+    Json json = {
+        {"kind", "model"},
+        {"layout", "diffusers"},
+        {"pipeline", model.index["_class_name"]},
+        {"family", model.transformer_2 ? "Wan2.2 (two experts)" : "Wan2.1"},
+        {"tasks", {"t2v", "t2i"}},
+        {"scheduler",
+         model.scheduler.contains("_class_name") ? Json(model.scheduler["_class_name"]) : Json()}};
     if (model.boundary_ratio) json["boundary_ratio"] = *model.boundary_ratio;
     if (model.embedded)
         json["embedded"] = {{"name", model.embedded->name},
@@ -54,6 +56,34 @@ Json inspect_model(const fs::path& path) {
     return json;
 }
 
+// The settings that zoetrope keeps in its files' comment, where it is one of them.
+void add_settings(Json& json, const std::string& comment) {
+    const Json settings = Json::parse(comment, nullptr, /*allow_exceptions=*/false);
+    if (settings.is_object() && settings.contains("generator")) json["settings"] = settings;
+}
+
+Json inspect_media(const fs::path& path) {
+    const MediaInfo info = probe_media(path);
+    Json json = {{"kind", info.fps > 0 ? "video" : "picture"},
+                 {"width", info.width},
+                 {"height", info.height}};
+    if (info.fps > 0) {
+        json["frames"] = info.frames;
+        json["fps"] = info.fps;
+        json["seconds"] = info.seconds;
+    }
+    json["container"] = info.container;
+    json["codec"] = info.codec;
+    json["pixel_format"] = info.pixel_format;
+    json["matrix"] = info.matrix;
+    json["full_range"] = info.full_range;
+    json["bytes"] = fs::file_size(path);
+    json["metadata"] = info.metadata;
+    if (const auto comment = info.metadata.find("comment"); comment != info.metadata.end())
+        add_settings(json, comment->second);
+    return json;
+}
+
 Json inspect_weights(const fs::path& path) {
     const auto source = open_component(path);
     Json json = {{"kind", "weights"}, {"format", "safetensors"}};
@@ -61,6 +91,7 @@ Json inspect_weights(const fs::path& path) {
     Json metadata = Json::object();
     for (const auto& [key, value] : source->metadata()) metadata[key] = value;
     json["metadata"] = metadata;
+    if (metadata.contains("comment")) add_settings(json, metadata["comment"]);
     Json names;
     for (const auto& tensor : source->tensors()) {
         names[tensor.name] = {{"dtype", ops::name_of(tensor.dtype)}, {"shape", tensor.shape}};
@@ -83,10 +114,18 @@ nlohmann::ordered_json inspect(const std::filesystem::path& path) {
     if (path.extension() == ".safetensors" || (fs::is_directory(path) && has_weights(path))) {
         return inspect_weights(path);
     }
-    fail(ErrorKind::unsupported,
-         "{} is nothing that inspect knows yet: Diffusers model folders, component folders and "
-         ".safetensors files are",
-         path.string());
+    ZT_CHECK(
+        !fs::is_directory(path), unsupported,
+        "{} is a folder without model_index.json and without .safetensors files: inspect takes "
+        "Diffusers model folders, component folders, .safetensors files, videos and pictures",
+        path.string());
+    try {
+        return inspect_media(path);
+    } catch (const Error& error) {
+        fail(ErrorKind::unsupported,
+             "{} is no .safetensors file, and no video or picture either: {}", path.string(),
+             error.what());
+    }
 }
 
 }  // namespace zoetrope

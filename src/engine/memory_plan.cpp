@@ -95,6 +95,11 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
               {"frames", 3LL * 4 * request.height * request.width *
                              parts.vae_config.scale_factor_temporal * 3},
               {"latents", latents}}});
+        if (request.request.output_type == OutputType::tensor) {
+            // float32 frames of all outputs, held until they are written
+            plan.stages.back().parts["tensors"] = 3LL * 4 * request.height * request.width *
+                                                  request.num_frames * request.request.num_outputs;
+        }
     }
     return plan;
 }

@@ -47,19 +47,39 @@ fs::path find_in_hub_cache(const std::string& name) {
     return {};
 }
 
-fs::path find_root(const std::string& model) {
+fs::path find_root(const std::string& model, std::string_view asked_by) {
     if (model.empty()) return embedded_models_folder() / kEmbeddedTextToVideo;
     if (fs::exists(model)) return model;
     if (is_repository_name(model)) {
         if (const fs::path found = find_in_hub_cache(model); !found.empty()) return found;
-        fail(ErrorKind::not_found,
-             "--model-path is '{}': there is no such folder, and no such repository in the Hugging "
-             "Face cache {}; download "
-             "it there with `huggingface-cli download {}` (downloading by this program is not "
-             "built yet)",
-             model, hub_cache().string(), model);
+        fail(
+            ErrorKind::not_found,
+            "{} is '{}': there is no such folder, and no such repository in the Hugging Face cache "
+            "{}; download it there with `hf download {}` (downloading by this program is not "
+            "built yet)",
+            asked_by, model, hub_cache().string(), model);
     }
-    fail(ErrorKind::not_found, "--model-path is '{}': there is no such folder or file", model);
+    fail(ErrorKind::not_found, "{} is '{}': there is no such folder or file", asked_by, model);
+}
+
+// The value of a key, or `otherwise` where it is absent or null.
+template <typename Value>
+Value value_of(const nlohmann::json& json, const char* key, const Value& otherwise,
+               const fs::path& file) {
+    const auto found = json.find(key);
+    if (found == json.end() || found->is_null()) return otherwise;
+    try {
+        return found->template get<Value>();
+    } catch (const nlohmann::json::exception&) {
+        fail(ErrorKind::io, "{}: {} is {}, wanted is a value of type {}", file.string(), key,
+             found->dump(), nlohmann::json(otherwise).type_name());
+    }
+}
+
+nlohmann::json read_object(const fs::path& file) {
+    nlohmann::json json = read_json(file);
+    ZT_CHECK(json.is_object(), io, "{} is not a JSON object", file.string());
+    return json;
 }
 
 // A component that model_index.json lists as [library, class]; [null, null] and absence mean that
@@ -92,11 +112,20 @@ void refuse_other_layouts(const fs::path& root) {
 
 std::optional<EmbeddedInfo> read_embedded(const fs::path& root) {
     if (!fs::exists(root / "zoetrope.json")) return std::nullopt;
-    const auto json = read_json(root / "zoetrope.json");
-    return EmbeddedInfo{.name = json.at("name"),
-                        .understands = json.at("understands"),
-                        .words = json.at("words"),
-                        .defaults = json.value("defaults", nlohmann::json::object())};
+    const fs::path file = root / "zoetrope.json";
+    const auto json = read_object(file);
+    const auto defaults = value_of(json, "defaults", nlohmann::json::object(), file);
+    const auto text = [&](const char* key) { return value_of(json, key, std::string(), file); };
+    EmbeddedInfo info{.name = text("name"),
+                      .understands = text("understands"),
+                      .words = value_of(json, "words", std::vector<std::string>(), file),
+                      .defaults = defaults};
+    ZT_CHECK(defaults.is_object(), io, "{}: defaults is not a JSON object", file.string());
+    for (const char* key : {"height", "width", "num_frames", "num_inference_steps"})
+        value_of(defaults, key, 1, file);
+    for (const char* key : {"fps", "guidance_scale"}) value_of(defaults, key, 1.0, file);
+    value_of(defaults, "negative_prompt", std::string(), file);
+    return info;
 }
 
 }  // namespace
@@ -149,10 +178,11 @@ std::vector<std::string> words_never_seen(const EmbeddedInfo& info, std::string_
 
 ModelFolder ModelFolder::open(const ModelPaths& paths) {
     ModelFolder model;
-    model.root = find_root(paths.model);
+    model.root = find_root(paths.model, paths.asked_by);
     refuse_other_layouts(model.root);
-    model.index = read_json(model.root / "model_index.json");
-    const std::string pipeline = model.index.value("_class_name", "");
+    const fs::path index_file = model.root / "model_index.json";
+    model.index = read_object(index_file);
+    const std::string pipeline = value_of(model.index, "_class_name", std::string(), index_file);
     ZT_CHECK(pipeline == "WanPipeline", unsupported,
              "{} is a model for {}: WanPipeline (text-to-video) is what runs today",
              model.root.string(), pipeline.empty() ? "an unnamed pipeline" : pipeline);
@@ -174,21 +204,18 @@ ModelFolder ModelFolder::open(const ModelPaths& paths) {
     model.text_encoder = part(paths.text_encoder, "text_encoder");
     model.tokenizer = part(paths.tokenizer, "tokenizer");
 
-    model.scheduler = read_json(part({}, "scheduler") / "scheduler_config.json");
-    model.transformer_config = read_json(model.transformer / "config.json");
+    model.scheduler = read_object(part({}, "scheduler") / "scheduler_config.json");
+    model.transformer_config = read_object(model.transformer / "config.json");
     if (model.transformer_2)
-        model.transformer_2_config = read_json(*model.transformer_2 / "config.json");
-    model.vae_config = read_json(model.vae / "config.json");
-    model.text_encoder_config = read_json(model.text_encoder / "config.json");
+        model.transformer_2_config = read_object(*model.transformer_2 / "config.json");
+    model.vae_config = read_object(model.vae / "config.json");
+    model.text_encoder_config = read_object(model.text_encoder / "config.json");
 
     if (const auto ratio = model.index.find("boundary_ratio");
         ratio != model.index.end() && !ratio->is_null()) {
-        ZT_CHECK(ratio->is_number(), io,
-                 "{}/model_index.json: boundary_ratio is {}, wanted a number", model.root.string(),
-                 ratio->dump());
-        model.boundary_ratio = ratio->get<double>();
+        model.boundary_ratio = value_of(model.index, "boundary_ratio", 0.5, index_file);
     }
-    model.expand_timesteps = model.index.value("expand_timesteps", false);
+    model.expand_timesteps = value_of(model.index, "expand_timesteps", false, index_file);
     model.embedded = read_embedded(model.root);
     return model;
 }

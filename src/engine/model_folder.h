@@ -17,6 +17,7 @@ namespace zoetrope {
 
 struct ModelPaths {
     std::string model;  // folder, repository name, or empty for the embedded model
+    std::string_view asked_by = "--model-path";  // what messages call `model`
     // Parts taken from elsewhere; empty: from the model.
     std::filesystem::path transformer, transformer_2, vae, text_encoder, tokenizer;
 };

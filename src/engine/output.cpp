@@ -3,28 +3,49 @@
 #include "base/error.h"
 #include "engine/version.h"
 #include "media/formats.h"
+#include "media/partial_file.h"
 #include "media/writer.h"
 #include "weights/source.h"
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/empty.h>
 
 #include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cctype>
+#include <utility>
 
 namespace zoetrope {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kNameLength = 60;  // bytes of the prompt in a file's name
+constexpr std::size_t kNameLength = 60;    // bytes of the prompt in a file's name
+constexpr std::size_t kLongestName = 255;  // bytes: NAME_MAX of Linux's file systems
 constexpr const char* kTensorEnding = ".safetensors";
 
+std::string ending_of(const fs::path& path) {
+    std::string ending = path.extension().string();
+    std::transform(ending.begin(), ending.end(), ending.begin(),
+                   [](unsigned char c) { return std::tolower(c); });
+    return ending;
+}
+
 bool has_known_ending(const fs::path& path) {
-    if (path.extension() == kTensorEnding) return true;
-    for (const auto& format : video_formats()) {
-        if (path.extension() == format.ending) return true;
-    }
-    return false;
+    const std::string ending = ending_of(path);
+    const auto formats = video_formats();
+    return ending == kTensorEnding ||
+           std::any_of(formats.begin(), formats.end(),
+                       [&ending](const VideoFormat& format) { return ending == format.ending; });
+}
+
+// Whether a path that is not there looks like a file's: "clip.avi", but not "run.2" or "clips/".
+bool looks_like_file(const fs::path& path) {
+    const std::string ending = ending_of(path);
+    const auto is_letter = [](unsigned char c) { return std::isalpha(c) != 0; };
+    const auto is_alphanumeric = [](unsigned char c) { return std::isalnum(c) != 0; };
+    return ending.size() >= 2 && ending.size() <= 6 && is_letter(ending[1]) &&
+           std::all_of(ending.begin() + 1, ending.end(), is_alphanumeric);
 }
 
 // "A red circle, moving" -> "a_red_circle_moving". Characters beyond ASCII stay as they are.
@@ -32,12 +53,13 @@ std::string name_from_prompt(const std::string& prompt) {
     std::string name;
     for (const char c : prompt) {
         const auto byte = static_cast<unsigned char>(c);
+        const bool begins_character = byte < 128 || byte >= 192;  // of UTF-8
+        if (name.size() >= kNameLength && begins_character) break;
         const bool keep = byte >= 128 || std::isalnum(byte);
         if (keep)
             name += static_cast<char>(byte < 128 ? std::tolower(byte) : byte);
         else if (!name.empty() && name.back() != '_')
             name += '_';
-        if (name.size() >= kNameLength && (byte < 128 || byte >= 192)) break;
     }
     while (!name.empty() && name.back() == '_') name.pop_back();
     return name.empty() ? "video" : name;
@@ -49,7 +71,14 @@ fs::path target_of(const OutputOptions& options, const ResolvedRequest& request)
     const std::string ending = tensors                     ? kTensorEnding
                                : request.task == Task::t2i ? ".png"
                                                            : ".mp4";
-    const bool is_file = has_known_ending(options.path) && !fs::is_directory(options.path);
+    std::error_code ignored;
+    const bool is_folder = fs::is_directory(options.path, ignored);
+    const bool is_file = has_known_ending(options.path) && !is_folder;
+    ZT_CHECK(is_file || is_folder || !options.file_name.empty() || !looks_like_file(options.path),
+             bad_request,
+             "--output-path is '{}': accepted endings are {} and {}; for a folder of that name, "
+             "end it with /",
+             options.path.string(), video_endings(), kTensorEnding);
     fs::path file;
     if (is_file) {
         ZT_CHECK(options.file_name.empty(), bad_request,
@@ -59,7 +88,7 @@ fs::path target_of(const OutputOptions& options, const ResolvedRequest& request)
         file = options.path;
     } else {
         const fs::path name = options.file_name;
-        ZT_CHECK(!name.has_parent_path(), bad_request,
+        ZT_CHECK(!name.has_parent_path() && name != "." && name != "..", bad_request,
                  "--output-file-name is '{}': a name without folders is wanted; --output-path is "
                  "the folder",
                  options.file_name);
@@ -76,14 +105,32 @@ fs::path target_of(const OutputOptions& options, const ResolvedRequest& request)
         }
     }
     if (tensors) {
-        ZT_CHECK(file.extension() == kTensorEnding, bad_request,
+        ZT_CHECK(ending_of(file) == kTensorEnding, bad_request,
                  "--output-type {} is saved as {}, not as {}",
                  request.request.output_type == OutputType::latent ? "latent" : "tensor",
                  kTensorEnding, file.string());
     } else {
+        ZT_CHECK(ending_of(file) != kTensorEnding, bad_request,
+                 "{} is for --output-type latent and tensor, and this one is video: accepted "
+                 "endings are {}",
+                 file.string(), video_endings());
         check_video_output(file, request.width, request.height, request.fps);
     }
+    ZT_CHECK(file.filename().native().size() <= kLongestName, bad_request,
+             "the output's name has {} bytes, accepted are {}: {}", file.filename().native().size(),
+             kLongestName, file.filename().string());
     return file;
+}
+
+// Makes and removes a hidden file there, so that a place that cannot be written is told before any
+// work is done.
+void check_writable(const fs::path& given, const fs::path& file) {
+    try {
+        const ParentFolders folders(file);
+        const PartialFile probe(file);
+    } catch (const Error& error) {
+        fail(ErrorKind::bad_request, "--output-path is '{}': {}", given.string(), error.what());
+    }
 }
 
 fs::path numbered(const fs::path& file, int index) {
@@ -97,8 +144,9 @@ struct Output::State {
     OutputType type;
     WriteOptions write;
     std::optional<VideoWriter> writer;
-    int current = -1;                             // output that `writer` belongs to
-    std::vector<std::vector<at::Tensor>> chunks;  // by output, for tensors
+    int current = -1;         // output that `writer` belongs to
+    at::Tensor video;         // [B, F, 3, H, W] fp32, for tensors
+    std::int64_t frames = 0;  // of `current` that are in `video`
     std::vector<fs::path> written;
 
     void end_current() {
@@ -119,7 +167,9 @@ Output::Output(const OutputOptions& options, const ResolvedRequest& request, con
     } else {
         for (int i = 0; i < outputs; ++i) paths_.push_back(numbered(file, i));
     }
-    state_->chunks.resize(static_cast<std::size_t>(outputs));
+    for (const fs::path& path : paths_) check_writable(options.path, path);
+    if (state_->type == OutputType::tensor)
+        state_->video = at::empty({outputs, request.num_frames, 3, request.height, request.width});
     state_->write.fps = request.fps;
     state_->write.metadata = {{"title", request.request.prompt},
                               {"comment", settings_json(request, engine)}};
@@ -135,7 +185,9 @@ FrameCallback Output::callback() {
 void Output::take(int output, const at::Tensor& frames) {
     State& state = *state_;
     if (state.type == OutputType::tensor) {
-        state.chunks[static_cast<std::size_t>(output)].push_back(frames);
+        if (std::exchange(state.current, output) != output) state.frames = 0;
+        state.video[output].narrow(0, state.frames, frames.size(1)).copy_(frames.transpose(0, 1));
+        state.frames += frames.size(1);
         return;
     }
     if (state.current != output) {
@@ -152,13 +204,8 @@ std::vector<std::filesystem::path> Output::finish(const at::Tensor& latents) {
         state.end_current();
         return state.written;
     }
-    NamedTensor saved{"latents", latents};
-    if (state.type == OutputType::tensor) {
-        std::vector<at::Tensor> videos;
-        for (const auto& chunks : state.chunks)
-            videos.push_back(at::cat(chunks, 1).transpose(0, 1));
-        saved = {"video", at::stack(videos)};  // [B, F, 3, H, W]
-    }
+    const NamedTensor saved = state.type == OutputType::tensor ? NamedTensor{"video", state.video}
+                                                               : NamedTensor{"latents", latents};
     const std::vector<std::pair<std::string, std::string>> metadata(state.write.metadata.begin(),
                                                                     state.write.metadata.end());
     if (paths_[0].has_parent_path()) fs::create_directories(paths_[0].parent_path());
@@ -191,10 +238,11 @@ std::string settings_json(const ResolvedRequest& request, const Engine& engine) 
     if (request.request.flow_shift) json["flow_shift"] = *request.request.flow_shift;
     if (request.request.num_outputs > 1) json["num_outputs"] = request.request.num_outputs;
     if (engine.model().embedded) {
-        json["note"] = fmt::format("made by the small embedded model, which understands {}",
+        json["note"] = fmt::format("made by the small embedded model. It understands: {}",
                                    engine.model().embedded->understands);
     }
-    return json.dump();
+    // A folder's name may hold bytes that are not UTF-8: U+FFFD stands for them.
+    return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace zoetrope

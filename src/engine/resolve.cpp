@@ -1,8 +1,10 @@
 // A request becomes concrete: defaults of the model, sizes that it takes, combinations that make no
 // sense refused.
 #include "base/error.h"
+#include "base/error_context.h"
 #include "denoise/scheduler.h"
 #include "engine/parts.h"
+#include "text/clean.h"
 
 #include <cmath>
 #include <random>
@@ -72,6 +74,13 @@ int round_frames(int given, int temporal, std::vector<std::string>& warnings) {
     return rounded;
 }
 
+// Throws unless a prompt is UTF-8 without NUL, which would end the text in a file's metadata.
+void check_text(const char* name, const std::string& text) {
+    ZT_CHECK(text.find('\0') == std::string::npos, bad_request,
+             "{} has a NUL byte at position {}: text is wanted", name, text.find('\0'));
+    with_context(name, [&] { return clean_prompt(text); });
+}
+
 std::uint64_t random_seed() {
     std::random_device device;
     return device();  // 32 bits: short enough to type
@@ -127,6 +136,8 @@ ResolvedRequest Engine::resolve(const Request& request) const {
              "one is not");
     resolved.guidance_scale_2 = request.guidance_scale_2.value_or(resolved.guidance_scale);
 
+    check_text("the prompt", request.prompt);
+    check_text("the negative prompt", request.negative_prompt.value_or(""));
     ZT_CHECK(request.num_outputs >= 1 && request.num_outputs <= kMostOutputs, bad_request,
              "--num-outputs is {}: accepted are 1 to {}", request.num_outputs, kMostOutputs);
     resolved.negative_prompt = request.negative_prompt.value_or(defaults.negative_prompt);
@@ -134,6 +145,7 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     // Refuses unknown names and settings before anything runs.
     make_scheduler(model.scheduler, {.name = request.scheduler, .flow_shift = request.flow_shift})
         ->set_timesteps(resolved.num_inference_steps);
+    if (!request.latents.empty()) draw_noise(resolved);  // refuses a file that does not fit
     return resolved;
 }
 

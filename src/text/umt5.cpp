@@ -44,8 +44,23 @@ std::int64_t size_of(const json& config, const char* key) {
     return value;
 }
 
+std::string text_of(const json& config, const char* key, const char* otherwise) {
+    const json value = config.value(key, json(otherwise));
+    ZT_CHECK(value.is_string(), io,
+             "the text encoder's config.json has {} = {}: a string is wanted", key, value.dump());
+    return value.get<std::string>();
+}
+
+double positive_of(const json& config, const char* key, double otherwise) {
+    const json value = config.value(key, json(otherwise));
+    ZT_CHECK(value.is_number() && value.get<double>() > 0 && value.get<double>() < 1, io,
+             "the text encoder's config.json has {} = {}: a number between 0 and 1 is wanted", key,
+             value.dump());
+    return value.get<double>();
+}
+
 void read_feed_forward(const json& config, Umt5Config& result) {
-    const std::string name = config.value("feed_forward_proj", "gated-gelu");
+    const std::string name = text_of(config, "feed_forward_proj", "gated-gelu");
     for (const FeedForward& row : kFeedForwards) {
         if (row.name != name) continue;
         result.activation = row.activation;
@@ -84,7 +99,7 @@ at::Tensor pair_buckets(const Umt5Config& config, std::int64_t length, at::Devic
 
 Umt5Config Umt5Config::from_json(const json& config) {
     try {
-        const std::string type = config.value("model_type", "none");
+        const std::string type = text_of(config, "model_type", "none");
         ZT_CHECK(type == "umt5", unsupported,
                  "the text encoder's model_type is {}: accepted is umt5", type);
         Umt5Config result{.vocab_size = size_of(config, "vocab_size"),
@@ -98,7 +113,8 @@ Umt5Config Umt5Config::from_json(const json& config) {
         };
         optional_size("relative_attention_num_buckets", result.relative_attention_num_buckets);
         optional_size("relative_attention_max_distance", result.relative_attention_max_distance);
-        result.layer_norm_epsilon = config.value("layer_norm_epsilon", result.layer_norm_epsilon);
+        result.layer_norm_epsilon =
+            positive_of(config, "layer_norm_epsilon", result.layer_norm_epsilon);
         ZT_CHECK(
             result.relative_attention_num_buckets >= 4 &&
                 result.relative_attention_max_distance > result.relative_attention_num_buckets / 4,
