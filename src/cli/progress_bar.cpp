@@ -13,7 +13,8 @@
 namespace zoetrope::cli {
 namespace {
 
-constexpr int kBarWidth = 24;  // characters
+constexpr int kBarWidth = 24;   // characters
+constexpr int kTextWidth = 56;  // of a line around its bar: stage, counts, pace, time left
 
 constexpr double kQuietSeconds = 60;  // between lines where there is no terminal
 
@@ -64,7 +65,8 @@ void ProgressBar::show(const Progress& progress) {
     if (terminal_) {
         // A line that wraps could not be overwritten.
         const std::size_t columns = terminal_width(STDERR_FILENO, 80);
-        const std::string line = bar_line(progress, kBarWidth).substr(0, columns - 1);
+        const int bar = std::clamp(static_cast<int>(columns) - kTextWidth, 4, kBarWidth);
+        const std::string line = bar_line(progress, bar).substr(0, columns - 1);
         std::fputs(fmt::format("\r\x1b[K{}{}", line, done ? "\n" : "").c_str(), stderr);
         line_open_ = !done;
     } else if (done) {
