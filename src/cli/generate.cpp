@@ -143,7 +143,8 @@ void write_report(const std::string& path, const nlohmann::json& report) {
     file.close();
     if (file.good()) return;
     std::error_code ignored;
-    std::filesystem::remove(path, ignored);  // half a report
+    if (std::filesystem::is_regular_file(path, ignored))
+        std::filesystem::remove(path, ignored);  // half a report, and never a device
     fail(ErrorKind::io, "--perf-dump-path {}: the report cannot be written there", path);
 }
 
