@@ -23,7 +23,7 @@ namespace zoetrope {
 struct WriteOptions {
     double fps = 16;  // 23.976 and 29.97 mean 24000/1001 and 30000/1001; PNG has no rate
     int crf = -1;     // constant rate factor, lower is better; -1: the format's default
-    int threads = 4;  // of the encoder; a fixed number, since the bytes depend on it
+    int threads = 1;  // of the encoder; a fixed number, since the bytes may depend on it
     // title, comment, description, ... in UTF-8; GIF keeps the comment only.
     std::map<std::string, std::string> metadata;
 };
