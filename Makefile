@@ -6,7 +6,7 @@ TORCH_VERSION ?= 2.13.0
 TORCH_INDEX   ?=
 TORCH_DIR     ?=
 JOBS          ?= $(shell nproc)
-DEMO_PROMPT   ?= a red circle moving right on a blue background
+DEMO_PROMPT   ?= a cyan diamond on a black background
 
 BUILD := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VENV  := $(if $(filter cuda,$(PRESET)),.venv-cuda,.venv)
@@ -31,7 +31,7 @@ tests: configure
 
 demo: all  ## make a video from DEMO_PROMPT with the embedded model: outputs/demo.mp4
 	@mkdir -p outputs
-	$(BUILD)/zoetrope generate --prompt "$(DEMO_PROMPT)" --output-path outputs/demo.mp4
+	$(BUILD)/zoetrope generate --prompt "$(DEMO_PROMPT)" --seed 4 --output-path outputs/demo.mp4
 	@echo "The video is $(CURDIR)/outputs/demo.mp4"
 
 test: tests  ## build everything, run the fast tests and the checks
