@@ -3,6 +3,7 @@
 #include "base/mapped_file.h"
 #include "base/progress.h"
 #include "base/sizes.h"
+#include "errors.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,16 +14,6 @@ namespace zoetrope {
 namespace {
 
 using testing::HasSubstr;
-
-template <typename Call>
-std::pair<ErrorKind, std::string> error_of(Call call) {
-    try {
-        call();
-    } catch (const Error& error) {
-        return {error.kind(), error.what()};
-    }
-    return {ErrorKind::internal, "nothing was thrown"};
-}
 
 TEST(Error, CheckCarriesKindAndMessage) {
     const int frames = -3;

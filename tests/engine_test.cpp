@@ -7,6 +7,7 @@
 #include "engine/inspect.h"
 #include "engine/output.h"
 #include "engine/version.h"
+#include "errors.h"
 #include "golden.h"
 
 #include <ATen/ops/cat.h>
@@ -73,15 +74,6 @@ Result run(Engine& engine, const Request& wanted) {
     for (const auto& parts : chunks) videos.push_back(at::cat(parts, 1).transpose(0, 1));
     result.video = at::stack(videos);
     return result;
-}
-
-std::pair<ErrorKind, std::string> error_of(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const Error& error) {
-        return {error.kind(), error.what()};
-    }
-    return {ErrorKind::internal, "nothing was thrown"};
 }
 
 class EngineGolden : public testing::TestWithParam<const char*> {};

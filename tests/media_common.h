@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/frames.h"
+#include "errors.h"
 #include "media/writer.h"
 
 #include <gmock/gmock.h>
@@ -24,16 +25,6 @@
 namespace zoetrope::media_test {
 
 namespace fs = std::filesystem;
-
-template <typename Call>
-std::pair<ErrorKind, std::string> error_of(Call call) {
-    try {
-        call();
-    } catch (const Error& error) {
-        return {error.kind(), error.what()};
-    }
-    return {ErrorKind::internal, "nothing was thrown"};
-}
 
 // A folder of its own for every test, gone afterwards.
 class Media : public testing::Test {

@@ -2,6 +2,7 @@
 #include "weights/weights.h"
 
 #include "base/error.h"
+#include "errors.h"
 #include "weights/params.h"
 #include "weights/source.h"
 
@@ -24,16 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
-
-template <typename Call>
-std::pair<ErrorKind, std::string> error_of(Call call) {
-    try {
-        call();
-    } catch (const Error& error) {
-        return {error.kind(), error.what()};
-    }
-    return {ErrorKind::internal, "no error"};
-}
 
 // A file with matrix [6, 4] fp32, bias [6] bf16, norm [4] bf16, conv [2, 3, 1, 1, 1] fp32 and table
 // [5, 4] fp16, with values 0, 1, 2, ...

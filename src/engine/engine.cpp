@@ -22,10 +22,6 @@
 namespace zoetrope {
 namespace {
 
-// Tokens of a prompt with its end, to which embeddings are padded: WanPipeline's
-// max_sequence_length.
-constexpr std::int64_t kTextLength = 512;
-
 // Seconds since its construction.
 class Timer {
 public:

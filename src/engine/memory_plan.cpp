@@ -5,9 +5,6 @@
 namespace zoetrope {
 namespace {
 
-// Longest prompt in tokens, with its end: WanPipeline's max_sequence_length.
-constexpr std::int64_t kTextLength = 512;
-
 struct PartBytes {
     std::int64_t weights = 0;  // resident when all of them are leased
     std::int64_t largest =

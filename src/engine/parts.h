@@ -14,6 +14,10 @@
 
 namespace zoetrope {
 
+// Tokens of a prompt with its end, to which embeddings are padded: WanPipeline's
+// max_sequence_length.
+constexpr std::int64_t kTextLength = 512;
+
 // Layers, their weights, and a lease on all of them while the part is to stay in memory.
 template <typename Layers>
 struct Part {

@@ -1,7 +1,7 @@
 #include "engine/stage_work.h"
 
 #include "base/error.h"
-#include "denoise/dit.h"
+#include "engine/parts.h"
 #include "ops/device.h"
 #include "text/umt5.h"
 #include "vae/vae.h"
@@ -29,7 +29,6 @@ constexpr Shape kShapes[] = {
     {"wan2.2-ti2v-5b", 24, 14336, 30, 48, 16},
 };
 constexpr std::string_view kStages[] = {"text", "dit", "vae-encode", "vae-decode"};
-constexpr std::int64_t kTextLength = 512;
 constexpr std::uint64_t kSeed = 1;
 
 const Shape& find_shape(const std::string& name) {
