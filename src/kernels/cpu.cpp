@@ -12,8 +12,8 @@
 namespace zoetrope::kernels {
 namespace {
 
-constexpr std::array<std::string_view, 7> kNames = {"ref",        "avx2", "avx512", "avx512bf16",
-                                                    "avx512vnni", "amx",  "amxint8"};
+constexpr std::array<std::string_view, 8> kNames = {
+    "ref", "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512fp16", "amx", "amxint8"};
 
 // Linux keeps the AMX tile registers off until a process asks for them (arch_prctl, Linux 5.16).
 bool request_tile_registers() {
@@ -22,11 +22,12 @@ bool request_tile_registers() {
     return ::syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureXtiledata) == 0;
 }
 
-// CPUID leaf 7: AMX-BF16, AMX-TILE and AMX-INT8 are bits 22, 24 and 25 of EDX.
-bool cpu_has_amx(int bit) {
+// CPUID leaf 7: AMX-BF16, AVX512-FP16, AMX-TILE and AMX-INT8 are these bits of EDX.
+constexpr int kAmxBf16 = 22, kAvx512Fp16 = 23, kAmxTile = 24, kAmxInt8 = 25;
+bool cpuid_bit(int bit) {
     unsigned eax = 7, ebx = 0, ecx = 0, edx = 0;
     __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-    return ((edx >> 24) & 1) != 0 && ((edx >> bit) & 1) != 0;
+    return ((edx >> bit) & 1) != 0;
 }
 
 std::vector<Isa> detect() {
@@ -38,10 +39,12 @@ std::vector<Isa> detect() {
                         __builtin_cpu_supports("avx512dq");
     if (avx2) found.push_back(Isa::avx2);
     if (avx512) found.push_back(Isa::avx512);
-    if (avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(Isa::avx512bf16);
     if (avx512 && __builtin_cpu_supports("avx512vnni")) found.push_back(Isa::avx512vnni);
-    const bool amx_bf16 = avx512 && cpu_has_amx(22);
-    const bool amx_int8 = avx512 && cpu_has_amx(25);
+    const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+    if (bf16) found.push_back(Isa::avx512bf16);
+    if (bf16 && cpuid_bit(kAvx512Fp16)) found.push_back(Isa::avx512fp16);
+    const bool amx_bf16 = avx512 && cpuid_bit(kAmxTile) && cpuid_bit(kAmxBf16);
+    const bool amx_int8 = avx512 && cpuid_bit(kAmxTile) && cpuid_bit(kAmxInt8);
     if ((amx_bf16 || amx_int8) && request_tile_registers()) {
         if (amx_bf16) found.push_back(Isa::amx);
         if (amx_int8) found.push_back(Isa::amxint8);

@@ -10,7 +10,7 @@
 namespace zoetrope::kernels {
 
 // One value per file suffix of a kernel (x_avx512bf16.cpp), from the plainest to the best.
-enum class Isa { ref, avx2, avx512, avx512bf16, avx512vnni, amx, amxint8 };
+enum class Isa { ref, avx2, avx512, avx512vnni, avx512bf16, avx512fp16, amx, amxint8 };
 
 std::string_view name_of(Isa isa);
 

@@ -14,5 +14,7 @@ double peak_fp32_ref(std::int64_t iterations, float* sink);
 double peak_fp32_avx2(std::int64_t iterations, float* sink);
 double peak_fp32_avx512(std::int64_t iterations, float* sink);
 double peak_bf16_avx512bf16(std::int64_t iterations, float* sink);
+double peak_fp16_avx512fp16(std::int64_t iterations, float* sink);  // sums in fp16 too
+double peak_int8_avx512vnni(std::int64_t iterations, float* sink);  // u8 by s8
 
 }  // namespace zoetrope::kernels

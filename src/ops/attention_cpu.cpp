@@ -2,14 +2,13 @@
 
 #include "base/error.h"
 #include "kernels/attention.h"
-#include "kernels/peak.h"
+#include "ops/peak.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -37,27 +36,6 @@ constexpr Kernel kKernels[] = {
     {Isa::avx2, at::kFloat, kernels::kAttentionAvx2, kernels::attention_avx2},
     {Isa::ref, at::kFloat, kernels::kAttentionRef, kernels::attention_ref},
 };
-
-// Operations per second of a register-only loop, the best of a few rounds of some 0.1 ms.
-double operations_per_second(double (*loop)(std::int64_t iterations, float* sink)) {
-    constexpr int kRounds = 5;
-    constexpr std::int64_t kIterations = 20'000;
-    double best = 0;
-    for (int round = 0; round < kRounds; ++round) {
-        float sink = 0;
-        const auto begin = std::chrono::steady_clock::now();
-        const double operations = loop(kIterations, &sink);
-        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-        best = std::max(best, operations / seconds.count());
-    }
-    return best;
-}
-
-bool bf16_products_pay() {
-    static const bool pay = operations_per_second(kernels::peak_bf16_avx512bf16) >
-                            operations_per_second(kernels::peak_fp32_avx512);
-    return pay;
-}
 
 const Kernel* find_kernel(at::ScalarType dtype, Isa isa) {
     if (dtype != at::kFloat && dtype != at::kBFloat16) return nullptr;
@@ -324,10 +302,7 @@ struct Run {
 }  // namespace
 
 Isa attention_cpu_isa(at::ScalarType dtype) {
-    const Isa best = kernels::isa();
-    const bool chooses = dtype == at::kBFloat16 && kernels::has(Isa::avx512bf16) &&
-                         best >= Isa::avx512bf16 && !kernels::isa_is_forced();
-    return chooses && !bf16_products_pay() ? Isa::avx512 : best;
+    return dtype == at::kBFloat16 ? fastest_bf16_products() : kernels::isa();
 }
 
 bool attention_cpu_takes(const AttentionArgs& args, Isa isa) {

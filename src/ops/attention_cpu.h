@@ -12,9 +12,8 @@
 
 namespace zoetrope::ops {
 
-// Up to which instruction set kernels are to be used: kernels::isa(), but for bf16, unless forced,
-// no further than avx512 where this CPU's products of bf16 pairs are measured (once, in about 2 ms)
-// to be slower than its float32 ones. (Emerald Rapids: half as fast; Zen 5: 1.8 times.)
+// Up to which instruction set kernels are to be used: kernels::isa(), for bf16
+// fastest_bf16_products().
 kernels::Isa attention_cpu_isa(at::ScalarType dtype);
 
 // Whether a kernel of the instruction sets up to `isa` takes the call: on the CPU, float32 or bf16,

@@ -1,6 +1,5 @@
 #include "ops/peak.h"
 
-#include "kernels/cpu.h"
 #include "kernels/peak.h"
 #include "ops/device.h"
 
@@ -16,17 +15,55 @@ using kernels::Isa;
 
 struct Loop {
     Isa isa;
-    bool bf16;
+    at::ScalarType products;
     double (*run)(std::int64_t iterations, float* sink);
 };
 
-// Best first.
+// Best first among those of one kind.
 constexpr Loop kLoops[] = {
-    {Isa::avx512bf16, true, kernels::peak_bf16_avx512bf16},
-    {Isa::avx512, false, kernels::peak_fp32_avx512},
-    {Isa::avx2, false, kernels::peak_fp32_avx2},
-    {Isa::ref, false, kernels::peak_fp32_ref},
+    {Isa::avx512fp16, at::kHalf, kernels::peak_fp16_avx512fp16},
+    {Isa::avx512bf16, at::kBFloat16, kernels::peak_bf16_avx512bf16},
+    {Isa::avx512vnni, at::kChar, kernels::peak_int8_avx512vnni},
+    {Isa::avx512, at::kFloat, kernels::peak_fp32_avx512},
+    {Isa::avx2, at::kFloat, kernels::peak_fp32_avx2},
+    {Isa::ref, at::kFloat, kernels::peak_fp32_ref},
 };
+
+// Whether numbers of that dtype can be multiplied by this loop's products.
+bool serves(const Loop& loop, at::ScalarType dtype) {
+    if (dtype == at::kBFloat16) return loop.products != at::kChar;
+    return loop.products == dtype || loop.products == at::kFloat;
+}
+
+// Operations per second of one thread, the best of a few rounds of some 0.1 ms.
+double quick_speed(const Loop& loop) {
+    constexpr int kRounds = 5;
+    constexpr std::int64_t kIterations = 20'000;
+    double best = 0;
+    for (int round = 0; round < kRounds; ++round) {
+        float sink = 0;
+        const auto begin = std::chrono::steady_clock::now();
+        const double operations = loop.run(kIterations, &sink);
+        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+        best = std::max(best, operations / seconds.count());
+    }
+    return best;
+}
+
+Isa choose_bf16_products() {
+    Isa fastest = Isa::ref;
+    double best = 0;
+    for (const Loop& loop : kLoops) {
+        if (!serves(loop, at::kBFloat16) || !kernels::has(loop.isa) || loop.isa > kernels::isa())
+            continue;
+        if (kernels::isa_is_forced()) return loop.isa;
+        const double speed = quick_speed(loop);
+        if (speed > best) fastest = loop.isa;
+        best = std::max(best, speed);
+        if (loop.products == at::kFloat) break;
+    }
+    return fastest;
+}
 
 Peak measure(const Loop& loop) {
     constexpr int kRounds = 8;
@@ -55,12 +92,17 @@ Peak measure(const Loop& loop) {
 Peak measured_peak(at::ScalarType dtype) {
     Peak best;
     for (const Loop& loop : kLoops) {
-        if (!kernels::has(loop.isa) || (loop.bf16 && dtype != at::kBFloat16)) continue;
+        if (!kernels::has(loop.isa) || !serves(loop, dtype)) continue;
         const Peak peak = measure(loop);
         if (peak.flops > best.flops) best = peak;
-        if (!loop.bf16) break;
+        if (loop.products == at::kFloat) break;
     }
     return best;
+}
+
+Isa fastest_bf16_products() {
+    static const Isa fastest = choose_bf16_products();
+    return fastest;
 }
 
 }  // namespace zoetrope::ops

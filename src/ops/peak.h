@@ -1,6 +1,8 @@
 // What this machine can compute at most, measured: the yardstick of every benchmark figure.
 #pragma once
 
+#include "kernels/cpu.h"
+
 #include <ATen/core/Tensor.h>
 
 #include <string>
@@ -12,9 +14,15 @@ struct Peak {
     std::string instructions;  // what they were measured with: "avx512bf16"
 };
 
-// Runs register-only loops of the best instruction set on all operator threads for about half a
-// second, and takes the quickest of several rounds. bf16 is what the CPU does best: products of
-// bf16 pairs or, where they are slower or missing, float32. CPU only.
+// Runs register-only loops on all operator threads for about half a second and takes the quickest
+// of several rounds. bf16 is what the CPU does best with such numbers: products of bf16 pairs, of
+// fp16 or of float32. Char: u8 by s8. CPU only.
 Peak measured_peak(at::ScalarType dtype);
+
+// With whose products bf16 numbers are multiplied soonest: avx512bf16, avx512fp16 or the best of
+// float32, by a measurement of a few milliseconds, once per process; the one that ZOETROPE_ISA
+// names, where it does. (Emerald Rapids: fp16 2.2 and bf16 0.5 times float32; Zen 5: bf16 1.8
+// times.) Any thread.
+kernels::Isa fastest_bf16_products();
 
 }  // namespace zoetrope::ops
