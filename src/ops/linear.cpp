@@ -1,6 +1,7 @@
 #include "ops/linear.h"
 
 #include "base/error.h"
+#include "ops/linear_cpu.h"
 #include "ops/stats.h"
 
 #include <ATen/ops/cat.h>
@@ -17,11 +18,19 @@ constexpr std::int64_t kWidenedElements = std::int64_t{1} << 22;
 }  // namespace
 
 at::Tensor linear(const LinearArgs& args) {
-    ZT_CHECK(args.weight.layout == MatrixLayout::plain, internal,
-             "linear on {}: the weight is packed for another operator", args.x.device().str());
-    const at::Tensor& weight = args.weight.data;
     const double rows = static_cast<double>(args.x.numel()) / static_cast<double>(args.x.size(-1));
-    const OperatorScope scope("linear", 2.0 * rows * static_cast<double>(weight.numel()));
+    ZT_CHECK(args.x.size(-1) == args.weight.in_features(), internal,
+             "linear: {} channels by a weight of [{}, {}]", args.x.size(-1),
+             args.weight.out_features(), args.weight.in_features());
+    const bool int8 = args.weight.layout == MatrixLayout::int8;
+    const OperatorScope scope(int8 ? "linear_int8" : "linear",
+                              2.0 * rows * static_cast<double>(args.weight.out_features()) *
+                                  static_cast<double>(args.weight.in_features()));
+    const kernels::Isa isa = int8 ? kernels::isa() : linear_cpu_isa();
+    if (linear_cpu_takes(args, isa)) return linear_cpu(args, isa);
+    ZT_CHECK(!int8, internal, "linear on {}: the weight is packed for another operator",
+             args.x.device().str());
+    const at::Tensor& weight = args.weight.data;
     at::Tensor out =
         args.bias.defined() ? at::linear(args.x, weight, args.bias) : at::linear(args.x, weight);
     switch (args.epilogue) {
@@ -48,7 +57,5 @@ at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tens
     }
     return parts.size() == 1 ? parts[0] : at::cat(parts, -1);
 }
-
-Matrix pack(const at::Tensor& weight) { return {weight, MatrixLayout::plain}; }
 
 }  // namespace zoetrope::ops

@@ -39,7 +39,7 @@ at::ScalarType Residency::dtype_of(const Param& param) const {
 ops::Matrix Residency::materialise(const Param& param) const {
     try {
         const at::Tensor tensor = weights_->read(param).to(options_.device, dtype_of(param));
-        return param.role == Role::matrix ? ops::pack(tensor) : ops::Matrix{tensor};
+        return ops::Matrix{tensor};
     } catch (const std::bad_alloc&) {
     } catch (const c10::OutOfMemoryError&) {
     } catch (const c10::Error& error) {

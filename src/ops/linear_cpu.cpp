@@ -1,0 +1,392 @@
+#include "ops/linear_cpu.h"
+
+#include "base/error.h"
+#include "kernels/gemm.h"
+#include "ops/device.h"
+#include "ops/peak.h"
+#include "ops/share_out.h"
+
+#include <ATen/TensorIndexing.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/clamp_min.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/round.h>
+#include <ATen/ops/sum.h>
+
+#include <vector>
+
+namespace zoetrope::ops {
+namespace {
+
+using kernels::GemmKernel;
+using kernels::GemmSource;
+using kernels::Isa;
+
+// A block of packed rows (kBlockRows x kBlockWords words, 393 KiB), a panel and the sums of a group
+// of columns share a second-level cache of 1 to 2 MiB. Many rows make packing panels cheap.
+constexpr std::int64_t kBlockRows = 384;
+constexpr std::int64_t kBlockWords = 256;
+constexpr std::int64_t kGroupColumns = 576;
+// Between rows of packed words, so that they do not fall into the same sets of the first cache.
+constexpr std::int64_t kRowPadding = 16;
+// Packed panels, which all threads share, and packed rows of one thread.
+constexpr std::int64_t kPanelLimit = std::int64_t{64} << 20;  // bytes
+constexpr std::int64_t kRowsLimit = std::int64_t{6} << 20;    // bytes
+constexpr float kInt8Range = 127;
+constexpr float kLeastMagnitude = 1e-30F;  // of a row of weights: one of zeros is divided by it
+
+struct Row {
+    Isa isa;
+    bool int8;
+    GemmKernel (*make)();
+};
+
+// Best first.
+constexpr Row kKernels[] = {
+    {Isa::avx512fp16, false, kernels::gemm_avx512fp16},
+    {Isa::avx512bf16, false, kernels::gemm_avx512bf16},
+    {Isa::avx512vnni, true, kernels::gemm_avx512vnni},
+    {Isa::avx512, false, kernels::gemm_avx512},
+};
+
+const Row* find_kernel(bool int8, Isa isa) {
+    for (const Row& row : kKernels) {
+        if (row.int8 == int8 && row.isa <= isa && kernels::has(row.isa)) return &row;
+    }
+    return nullptr;
+}
+
+GemmSource source_of(at::ScalarType dtype) {
+    return dtype == at::kFloat ? GemmSource::fp32 : GemmSource::bf16;
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// One product x [rows, in] W^T with W [out, in].
+class Product {
+public:
+    Product(const GemmKernel& kernel, const at::Tensor& x, const Matrix& weight,
+            const at::Tensor& bias, kernels::GemmActivation activation, const at::Tensor& out)
+        : kernel_(kernel),
+          packed_weight_(weight.layout == MatrixLayout::int8),
+          x_(x),
+          weight_(weight),
+          bias_(bias),
+          activation_(activation),
+          out_(out),
+          words_(gemm_words(kernel.layout, x.size(1))),
+          parts_(ceil_div(words_, kBlockWords)),
+          panels_(ceil_div(out.size(1), kernel.layout.columns)),
+          panel_bytes_(gemm_panel_bytes(kernel.layout, words_)) {}
+
+    void run() {
+        const int workers = threads();
+        plan(workers);
+        // With one block of rows nobody shares a panel: each is packed where it is used.
+        const std::int64_t blocks = ceil_div(x_.size(0), block_rows_);
+        shares_panels_ = !packed_weight_ && blocks > 1;
+        const std::int64_t chunk =
+            shares_panels_ ? std::clamp<std::int64_t>(kPanelLimit / panel_bytes_, group_, panels_)
+                           : panels_;
+        const std::int64_t shared = shares_panels_ ? chunk * (panel_bytes_ + 4 * parts_) : 0;
+        workspace_ = at::empty({thread_bytes_ * workers + shared}, at::kByte);
+        panel_factors_ = reinterpret_cast<float*>(base() + thread_bytes_ * workers);
+        shared_panels_ = reinterpret_cast<std::uint8_t*>(panel_factors_ + chunk * parts_);
+        for (first_panel_ = 0; first_panel_ < panels_; first_panel_ += chunk) {
+            const std::int64_t count = std::min(chunk, panels_ - first_panel_);
+            if (shares_panels_) {
+                share_out(count * parts_, workers, [&](std::int64_t item, auto) {
+                    panel_factors_[item] = pack_panel(
+                        item / parts_, item % parts_,
+                        shared_panels_ + item / parts_ * panel_bytes_ +
+                            gemm_panel_bytes(kernel_.layout, item % parts_ * kBlockWords));
+                });
+            }
+            const std::int64_t groups = ceil_div(count, group_);
+            const std::int64_t splits =
+                std::clamp<std::int64_t>(ceil_div(2 * workers, blocks), 1, groups);
+            share_out(blocks * splits, workers, [&](std::int64_t item, std::int64_t worker) {
+                const std::int64_t split = item % splits;
+                multiply_block(item / splits, groups * split / splits,
+                               groups * (split + 1) / splits, count, worker);
+            });
+        }
+    }
+
+private:
+    static constexpr std::int64_t kStride = kBlockWords + kRowPadding;
+
+    void plan(int workers) {
+        // Blocks for all threads, but rows enough in each that packing a panel pays.
+        const std::int64_t share = ceil_div(ceil_div(x_.size(0), workers), 8) * 8;
+        block_rows_ =
+            std::clamp<std::int64_t>(share, std::min<std::int64_t>(96, x_.size(0)), kBlockRows);
+        group_ = std::max<std::int64_t>(1, kGroupColumns / kernel_.layout.columns);
+        keeps_rows_ = packed_weight_ || 4 * block_rows_ * kStride * parts_ <= kRowsLimit;
+        const std::int64_t kept = keeps_rows_ ? parts_ : 1;
+        rows_words_ = block_rows_ * kStride * kept;
+        sums_words_ = block_rows_ * group_ * kernel_.layout.columns;
+        const std::int64_t strip =
+            gemm_panel_bytes(kernel_.layout, std::min(words_, kBlockWords)) / 4;
+        thread_bytes_ =
+            ceil_div(4 * (rows_words_ + sums_words_ + strip + block_rows_ * kept), 64) * 64;
+    }
+
+    std::uint8_t* base() { return static_cast<std::uint8_t*>(workspace_.mutable_data_ptr()); }
+
+    // One thread's part of the workspace.
+    struct Scratch {
+        std::uint32_t* rows;
+        float* sums;
+        std::uint32_t* strip;
+        float* factors;
+    };
+    Scratch scratch_of(std::int64_t worker) {
+        auto* rows = reinterpret_cast<std::uint32_t*>(base() + worker * thread_bytes_);
+        auto* sums = reinterpret_cast<float*>(rows + rows_words_);
+        auto* strip = rows + rows_words_ + sums_words_;
+        return {rows, sums, strip,
+                reinterpret_cast<float*>(
+                    strip + gemm_panel_bytes(kernel_.layout, std::min(words_, kBlockWords)) / 4)};
+    }
+
+    std::int64_t depth_of(std::int64_t part) const {
+        return std::min(kBlockWords, words_ - part * kBlockWords);
+    }
+
+    // Elements of a part; the last may end inside a word.
+    int elements_of(std::int64_t part) const {
+        const std::int64_t first = part * kBlockWords * kernel_.layout.elements;
+        return static_cast<int>(
+            std::min(x_.size(1) - first, kBlockWords * kernel_.layout.elements));
+    }
+
+    // Of a panel counted from first_panel_. -> what its numbers were divided by
+    float pack_panel(std::int64_t panel, std::int64_t part, void* to) const {
+        const std::int64_t column = (first_panel_ + panel) * kernel_.layout.columns;
+        const at::Tensor& w = weight_.data;
+        float factor = 1;
+        kernel_.pack_columns(
+            {.source = static_cast<const char*>(w.const_data_ptr()) +
+                       (column * w.stride(0) + part * kBlockWords * kernel_.layout.elements) *
+                           w.element_size(),
+             .type = source_of(w.scalar_type()),
+             .stride = w.stride(0),
+             .columns = static_cast<int>(
+                 std::min<std::int64_t>(kernel_.layout.columns, w.size(0) - column)),
+             .elements = elements_of(part),
+             .panel = to,
+             .factor = &factor});
+        return factor;
+    }
+
+    struct Strip {
+        const void* panel;
+        float factor;
+    };
+    Strip strip_of(std::int64_t panel, std::int64_t part, const Scratch& scratch) const {
+        const std::int64_t offset = gemm_panel_bytes(kernel_.layout, part * kBlockWords);
+        if (packed_weight_) {
+            return {static_cast<const std::uint8_t*>(weight_.data.const_data_ptr()) +
+                        panel * panel_bytes_ + offset,
+                    1};
+        }
+        if (shares_panels_)
+            return {shared_panels_ + panel * panel_bytes_ + offset,
+                    panel_factors_[panel * parts_ + part]};
+        return {scratch.strip, pack_panel(panel, part, scratch.strip)};
+    }
+
+    void pack_rows(std::int64_t first, int count, std::int64_t part, const Scratch& scratch) const {
+        const std::int64_t kept = keeps_rows_ ? part : 0;
+        kernel_.pack_rows(
+            {.source = static_cast<const char*>(x_.const_data_ptr()) +
+                       (first * x_.stride(0) + part * kBlockWords * kernel_.layout.elements) *
+                           x_.element_size(),
+             .type = source_of(x_.scalar_type()),
+             .stride = x_.stride(0),
+             .rows = count,
+             .elements = elements_of(part),
+             .words = scratch.rows + kept * block_rows_ * kStride,
+             .words_stride = kStride,
+             .factors = scratch.factors + (packed_weight_ ? 0 : kept * block_rows_)});
+    }
+
+    // Rows of a block by the groups [begin, end) of the current panels.
+    void multiply_block(std::int64_t block, std::int64_t begin, std::int64_t end,
+                        std::int64_t panels, std::int64_t worker) {
+        const Scratch scratch = scratch_of(worker);
+        const std::int64_t first = block * block_rows_;
+        const int count = static_cast<int>(std::min(block_rows_, x_.size(0) - first));
+        if (packed_weight_) measure_rows(first, count, scratch);
+        for (std::int64_t part = 0; keeps_rows_ && part < parts_; ++part)
+            pack_rows(first, count, part, scratch);
+        for (std::int64_t group = begin; group < end; ++group) {
+            const std::int64_t low = group * group_, high = std::min(panels, low + group_);
+            for (std::int64_t part = 0; part < parts_; ++part) {
+                if (!keeps_rows_) pack_rows(first, count, part, scratch);
+                for (std::int64_t panel = low; panel < high; ++panel)
+                    multiply(panel, part, count, scratch,
+                             scratch.sums + (panel - low) * kernel_.layout.columns);
+            }
+            finish(first, count, first_panel_ + low, first_panel_ + high, scratch);
+        }
+    }
+
+    void multiply(std::int64_t panel, std::int64_t part, int count, const Scratch& scratch,
+                  float* sums) const {
+        const std::int64_t kept = keeps_rows_ ? part : 0;
+        const std::uint32_t* rows = scratch.rows + kept * block_rows_ * kStride;
+        const Strip strip = strip_of(panel, part, scratch);
+        kernel_.multiply({.rows = &rows,
+                          .row_stride = kStride,
+                          .panel = strip.panel,
+                          .depth = static_cast<int>(depth_of(part)),
+                          .count = count,
+                          .sums = sums,
+                          .sums_stride = group_ * kernel_.layout.columns,
+                          .add = part > 0,
+                          .row_factors = scratch.factors + kept * block_rows_,
+                          .factor = strip.factor});
+    }
+
+    // What the rows of a block are to be divided by, for int8.
+    void measure_rows(std::int64_t first, int count, const Scratch& scratch) const {
+        kernel_.measure_rows({.source = static_cast<const char*>(x_.const_data_ptr()) +
+                                        first * x_.stride(0) * x_.element_size(),
+                              .type = source_of(x_.scalar_type()),
+                              .stride = x_.stride(0),
+                              .rows = count,
+                              .elements = static_cast<int>(x_.size(1)),
+                              .factors = scratch.factors});
+    }
+
+    void finish(std::int64_t first, int count, std::int64_t low, std::int64_t high,
+                const Scratch& scratch) const {
+        const std::int64_t column = low * kernel_.layout.columns;
+        const auto behind = [column](const at::Tensor& x) {
+            return x.defined() ? x.const_data_ptr<float>() + column : nullptr;
+        };
+        kernel_.finish(
+            {.sums = scratch.sums,
+             .sums_stride = group_ * kernel_.layout.columns,
+             .rows = count,
+             .columns =
+                 static_cast<int>(std::min(high * kernel_.layout.columns, out_.size(1)) - column),
+             .bias = behind(bias_),
+             .activation = activation_,
+             .out = static_cast<char*>(out_.mutable_data_ptr()) +
+                    (first * out_.stride(0) + column) * out_.element_size(),
+             .type = source_of(out_.scalar_type()),
+             .out_stride = out_.stride(0),
+             .row_factors = scratch.factors,
+             .column_factors = behind(weight_.factors),
+             .column_sums =
+                 packed_weight_ ? weight_.sums.const_data_ptr<std::int32_t>() + column : nullptr});
+    }
+
+    const GemmKernel kernel_;
+    const bool packed_weight_;
+    const at::Tensor x_;  // [rows, in], channels side by side
+    const Matrix& weight_;
+    const at::Tensor bias_;  // fp32
+    const kernels::GemmActivation activation_;
+    const at::Tensor out_;  // [rows, out]
+    const std::int64_t words_;
+    const std::int64_t parts_;  // of the depth
+    const std::int64_t panels_;
+    const std::int64_t panel_bytes_;
+    std::int64_t block_rows_ = 0;
+    std::int64_t group_ = 0;   // panels
+    bool keeps_rows_ = false;  // those of the whole depth stay packed while a block is worked on
+    bool shares_panels_ = false;
+    std::int64_t rows_words_ = 0, sums_words_ = 0, thread_bytes_ = 0;
+    at::Tensor workspace_;
+    std::int64_t first_panel_ = 0;    // of those that are packed now
+    float* panel_factors_ = nullptr;  // [panels at once][parts]
+    std::uint8_t* shared_panels_ = nullptr;
+};
+
+}  // namespace
+
+Isa linear_cpu_isa() {
+    const Isa best = kernels::isa();
+    return best >= Isa::amx ? best : fastest_bf16_products();
+}
+
+bool linear_cpu_takes(const LinearArgs& args, Isa isa) {
+    const bool int8 = args.weight.layout == MatrixLayout::int8;
+    const at::ScalarType dtype = args.x.scalar_type();
+    if (!args.x.is_cpu() || args.x.numel() == 0 || find_kernel(int8, isa) == nullptr) return false;
+    if (int8) return dtype == at::kBFloat16 || dtype == at::kFloat;
+    return isa < Isa::amx && dtype == at::kBFloat16 && args.weight.data.stride(1) == 1;
+}
+
+at::Tensor linear_cpu(const LinearArgs& args, Isa isa) {
+    const bool int8 = args.weight.layout == MatrixLayout::int8;
+    const Row* row = find_kernel(int8, isa);
+    ZT_CHECK(row != nullptr, internal, "linear: no kernel takes this call");
+    at::Tensor x = args.x.reshape({-1, args.x.size(-1)});
+    if (x.stride(1) != 1) x = x.contiguous();
+    const std::int64_t columns = args.weight.out_features();
+    std::vector<std::int64_t> shape = args.x.sizes().vec();
+    shape.back() = columns;
+    const at::Tensor out = at::empty({x.size(0), columns}, x.options());
+    const at::Tensor bias =
+        args.bias.defined() ? args.bias.to(at::kFloat).contiguous() : at::Tensor();
+    using kernels::GemmActivation;
+    const GemmActivation activation = args.epilogue == Epilogue::gelu_tanh
+                                          ? GemmActivation::gelu_tanh
+                                      : args.epilogue == Epilogue::silu ? GemmActivation::silu
+                                                                        : GemmActivation::none;
+    Product(row->make(), x, args.weight, bias, activation, out).run();
+    at::Tensor result = out.view(shape);
+    if (args.epilogue == Epilogue::gelu_erf) at::gelu_(result, "none");
+    return result;
+}
+
+std::int64_t linear_cpu_workspace(int threads) {
+    const std::int64_t sums = 4 * kBlockRows * (kGroupColumns + 96);
+    return kPanelLimit + threads * (2 * kRowsLimit + sums);
+}
+
+Matrix quantise_int8(const at::Tensor& weight) {
+    const Row* row = find_kernel(true, kernels::isa());
+    ZT_CHECK(row != nullptr && weight.is_cpu() && weight.dim() == 2, internal,
+             "quantise_int8: no kernel for it");
+    const GemmKernel kernel = row->make();
+    const std::int64_t columns = weight.size(0), in = weight.size(1);
+    const std::int64_t bytes = gemm_panel_bytes(kernel.layout, gemm_words(kernel.layout, in));
+    const std::int64_t panels = ceil_div(columns, kernel.layout.columns);
+    Matrix matrix{.data = at::empty({panels, bytes}, at::kByte),
+                  .layout = MatrixLayout::int8,
+                  .factors = at::empty({columns}, at::kFloat),
+                  .sums = at::empty({columns}, at::kInt),
+                  .features = {columns, in}};
+    at::parallel_for(0, panels, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t panel = begin; panel < end; ++panel) {
+            const std::int64_t first = panel * kernel.layout.columns;
+            const std::int64_t count =
+                std::min<std::int64_t>(kernel.layout.columns, columns - first);
+            const at::Tensor rows = weight.narrow(0, first, count).to(at::kFloat);
+            const at::Tensor largest = at::clamp_min(at::amax(at::abs(rows), {1}), kLeastMagnitude);
+            const at::Tensor factors = largest / kInt8Range;
+            const at::Tensor rounded =
+                at::round(rows / factors.unsqueeze(1)).to(at::kChar).contiguous();
+            matrix.factors.narrow(0, first, count).copy_(factors);
+            matrix.sums.narrow(0, first, count).copy_(at::sum(rounded, {1}, false, at::kInt));
+            kernel.pack_columns({.source = rounded.const_data_ptr(),
+                                 .type = GemmSource::int8,
+                                 .stride = in,
+                                 .columns = static_cast<int>(count),
+                                 .elements = static_cast<int>(in),
+                                 .panel = matrix.data[panel].mutable_data_ptr()});
+        }
+    });
+    return matrix;
+}
+
+}  // namespace zoetrope::ops

@@ -1,0 +1,160 @@
+// The linear layers of the CPU: every kernel it has against float64.
+#include "ops/linear.h"
+
+#include "kernels/gemm.h"
+#include "ops/linear_cpu.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/silu.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+namespace zoetrope::ops {
+namespace {
+
+using kernels::Isa;
+
+std::vector<Isa> float_kernels() {
+    std::vector<Isa> found;
+    for (const Isa isa : {Isa::avx512, Isa::avx512bf16, Isa::avx512fp16}) {
+        if (kernels::has(isa)) found.push_back(isa);
+    }
+    return found;
+}
+
+double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
+    const at::Tensor difference = got.to(at::kDouble) - wanted.to(at::kDouble);
+    return (difference.norm() / wanted.to(at::kDouble).norm()).item<double>();
+}
+
+struct Sizes {
+    std::int64_t rows, in, out;
+};
+
+// Around the edges of tiles (8 rows, 48 or 96 columns), of parts of the depth (256 words) and of
+// blocks of rows (384), and depths that are no whole word.
+constexpr Sizes kSizes[] = {{1, 1, 1},     {7, 31, 47},    {8, 64, 48},     {9, 65, 49},
+                            {30, 300, 97}, {95, 257, 191}, {385, 512, 200}, {801, 1030, 1200}};
+
+TEST(Linear, FloatKernelsMatchFloat64) {
+    at::manual_seed(1);
+    for (const Isa isa : float_kernels()) {
+        for (const auto& [rows, in, out] : kSizes) {
+            const at::Tensor x = at::randn({rows, in}).to(at::kBFloat16);
+            const at::Tensor w = (at::randn({out, in}) * 0.05).to(at::kBFloat16);
+            const at::Tensor bias = at::randn({out}).to(at::kBFloat16);
+            const at::Tensor exact =
+                at::linear(x.to(at::kDouble), w.to(at::kDouble), bias.to(at::kDouble));
+            const LinearArgs args{.x = x, .weight = {w}, .bias = bias};
+            ASSERT_TRUE(linear_cpu_takes(args, isa));
+            // Rounding the result to bf16 alone gives 1.66e-3, with sums in fp16 it is 1.8e-3 to
+            // 2.0e-3; a single number may be off by 2^-8.
+            EXPECT_LT(relative_error(linear_cpu(args, isa), exact),
+                      rows * out > 2000 ? 2.4e-3 : 5e-3)
+                << kernels::name_of(isa) << " " << rows << " " << in << " " << out;
+        }
+    }
+}
+
+TEST(Linear, EpiloguesMatchFloat64) {
+    const at::Tensor x = at::randn({33, 200}).to(at::kBFloat16);
+    const at::Tensor w = (at::randn({130, 200}) * 0.1).to(at::kBFloat16);
+    const at::Tensor plain = at::linear(x.to(at::kDouble), w.to(at::kDouble));
+    for (const Isa isa : float_kernels()) {
+        const auto run = [&](Epilogue epilogue) {
+            return linear_cpu({.x = x, .weight = {w}, .epilogue = epilogue}, isa);
+        };
+        EXPECT_LT(relative_error(run(Epilogue::gelu_tanh), at::gelu(plain, "tanh")), 2.4e-3);
+        EXPECT_LT(relative_error(run(Epilogue::gelu_erf), at::gelu(plain, "none")), 3e-3);
+        EXPECT_LT(relative_error(run(Epilogue::silu), at::silu(plain)), 2.4e-3);
+    }
+}
+
+TEST(Linear, Int8IsAsGoodAsItsRounding) {
+    if (!kernels::has(Isa::avx512vnni)) GTEST_SKIP() << "no VNNI";
+    for (const auto& [rows, in, out] : kSizes) {
+        if (in < 64) continue;
+        const at::Tensor x = at::randn({rows, in}).to(at::kBFloat16);
+        const at::Tensor w = (at::randn({out, in}) * 0.05).to(at::kBFloat16);
+        const at::Tensor bias = at::randn({out}).to(at::kBFloat16);
+        const at::Tensor exact =
+            at::linear(x.to(at::kDouble), w.to(at::kDouble), bias.to(at::kDouble));
+        const LinearArgs args{.x = x, .weight = quantise_int8(w), .bias = bias};
+        ASSERT_TRUE(linear_cpu_takes(args, Isa::avx512vnni));
+        // Two roundings of a step of 3.5 sigma / 127, uniform: 0.008 each of the product.
+        EXPECT_LT(relative_error(linear_cpu(args, Isa::avx512vnni), exact), 0.016)
+            << rows << " " << in << " " << out;
+    }
+}
+
+TEST(Linear, Int8OfIntegersIsExact) {
+    if (!kernels::has(Isa::avx512vnni)) GTEST_SKIP() << "no VNNI";
+    const at::Tensor x = at::round(at::randn({50, 333}) * 30).clamp(-127, 127);
+    const at::Tensor w = at::round(at::randn({70, 333}) * 30).clamp(-127, 127);
+    x.select(1, 5).fill_(127);  // so that the factors are 1
+    w.select(1, 9).fill_(-127);
+    const at::Tensor out = linear_cpu({.x = x, .weight = quantise_int8(w)}, Isa::avx512vnni);
+    EXPECT_LT(relative_error(out, at::linear(x.to(at::kDouble), w.to(at::kDouble))), 1e-6);
+}
+
+// Rows and columns of any magnitude: scaled by powers of two where a kernel needs it.
+TEST(Linear, FarRangesOfNumbers) {
+    at::manual_seed(2);
+    at::Tensor x = at::randn({40, 300});
+    at::Tensor w = at::randn({100, 300});
+    x.select(0, 3).mul_(1e30);
+    x.select(0, 4).mul_(1e-30);
+    w.select(0, 7).mul_(100);
+    const at::Tensor xb = x.to(at::kBFloat16), wb = w.to(at::kBFloat16);
+    const at::Tensor exact = at::linear(xb.to(at::kDouble), wb.to(at::kDouble));
+    // Errors as part of what the sum could be at most: |x| |w|.
+    const at::Tensor limits =
+        at::outer(xb.to(at::kDouble).norm(2, 1), wb.to(at::kDouble).norm(2, 1));
+    for (const Isa isa : float_kernels()) {
+        const at::Tensor out = linear_cpu({.x = xb, .weight = {wb}}, isa);
+        const at::Tensor errors = (out.to(at::kDouble) - exact).abs() / limits;
+        // Rounding results of 4 sigma = 0.23 to bf16 gives 4.5e-4.
+        EXPECT_LT(errors.max().item<double>(), 1e-3) << kernels::name_of(isa);
+    }
+}
+
+TEST(Linear, NotANumberStaysInItsRow) {
+    at::Tensor x = at::randn({20, 100}).to(at::kBFloat16);
+    x[4][50] = std::numeric_limits<float>::quiet_NaN();
+    x[9][1] = std::numeric_limits<float>::infinity();
+    const at::Tensor w = at::randn({60, 100}).to(at::kBFloat16);
+    std::vector<std::pair<LinearArgs, Isa>> calls;
+    for (const Isa isa : float_kernels()) calls.push_back({{.x = x, .weight = {w}}, isa});
+    if (kernels::has(Isa::avx512vnni))
+        calls.push_back({{.x = x, .weight = quantise_int8(w)}, Isa::avx512vnni});
+    for (const auto& [args, isa] : calls) {
+        const at::Tensor finite = at::isfinite(linear_cpu(args, isa)).all(1);
+        for (std::int64_t row = 0; row < 20; ++row)
+            EXPECT_EQ(finite[row].item<bool>(), row != 4 && row != 9) << kernels::name_of(isa);
+    }
+}
+
+TEST(Linear, BytesDoNotDependOnThreads) {
+    const at::Tensor x = at::randn({777, 520}).to(at::kBFloat16);
+    const at::Tensor w = at::randn({300, 520}).to(at::kBFloat16);
+    const int threads = at::get_num_threads();
+    for (const Isa isa : float_kernels()) {
+        at::set_num_threads(1);
+        const at::Tensor one = linear_cpu({.x = x, .weight = {w}}, isa);
+        at::set_num_threads(3);
+        const at::Tensor three = linear_cpu({.x = x, .weight = {w}}, isa);
+        EXPECT_TRUE(at::equal(one, three)) << kernels::name_of(isa);
+    }
+    at::set_num_threads(threads);
+}
+
+}  // namespace
+}  // namespace zoetrope::ops
