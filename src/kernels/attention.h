@@ -1,13 +1,14 @@
 // Scaled dot-product attention for one head and one block of queries: the contract of its kernels.
 //
-// A kernel reads rows of Q as they are and K and V packed as below, keeps the softmax in float32
-// (running maximum and sum over blocks of keys, in a fixed order) and writes rows of the result.
-// NaN and infinity behave as in the formula; a row with a logit of +inf is NaN. Kernels allocate
-// nothing, start no threads and may run in many threads at once, each with its own scratch.
+// A kernel reads rows of Q as they are and K and V packed as below, keeps a running maximum and sum
+// over blocks of keys, in a fixed order, and writes rows of the result. With float32 and bf16
+// numbers NaN and infinity behave as in the formula, and a row with a logit of +inf is NaN; the
+// others need finite numbers, and logits within attention_limit(). Kernels allocate nothing, start
+// no threads and may run in many threads at once, each with its own scratch.
 //
-// Packed K and V consist of 32-bit words: a float, or a pair of bf16 (the first one in the low
-// half). With L keys, P = kAttentionPanel, E = layout.pair and B = layout.key_block:
-//   keys    [ceil(L / P)][head_size / E][P], a word being E channels of a key; zero behind key L
+// Packed K and V consist of 32-bit words of E = layout.per_word() numbers, the first one in the
+// lowest bits. With L keys, P = kAttentionPanel and B = layout.key_block:
+//   keys    [ceil(L / P)][head_size / E][P], a word being E channels of a key; any behind key L
 //   values  per B keys (N of them, less in the last block): [head_size / P][ceil(N / E)][P], a word
 //           being E keys of a channel; zero behind key L
 #pragma once
@@ -18,24 +19,44 @@ namespace zoetrope::kernels {
 
 constexpr int kAttentionPanel = 8;
 
+// The numbers of packed K and V. Rows of Q and O are bf16 where these are, else float32.
+enum class AttentionNumbers {
+    float32,
+    bf16,
+    fp16,  // each twice in its word; a key is key_scales[0] times them, a value value_scales[d]
+    int8,  // keys plus 128, as u8; a key is key_scales[block] times them, a value is value_means[d]
+           // plus value_scales[d] times them
+};
+
 struct AttentionLayout {
+    AttentionNumbers numbers;
     int queries;    // at most, per call
     int key_block;  // keys between two looks at the maximum; S, P and this much of K and V stay in
                     // the second-level cache
-    int pair;       // elements per word of K and V: 1 (float32) or 2 (bf16); Q and O are the same
+
+    constexpr int per_word() const {
+        constexpr int kCounts[] = {1, 2, 1, 4};
+        return kCounts[static_cast<int>(numbers)];
+    }
+    // Whether K and V are to be scaled.
+    constexpr bool scaled() const { return numbers >= AttentionNumbers::fp16; }
 };
 
-constexpr AttentionLayout kAttentionRef{.queries = 16, .key_block = 256, .pair = 1};
-constexpr AttentionLayout kAttentionAvx2{.queries = 96, .key_block = 128, .pair = 1};
-constexpr AttentionLayout kAttentionAvx512{.queries = 96, .key_block = 128, .pair = 1};
-constexpr AttentionLayout kAttentionAvx512Bf16{.queries = 96, .key_block = 256, .pair = 2};
+constexpr AttentionLayout kAttentionRef{AttentionNumbers::float32, 16, 256};
+constexpr AttentionLayout kAttentionAvx2{AttentionNumbers::float32, 96, 128};
+constexpr AttentionLayout kAttentionAvx512{AttentionNumbers::float32, 96, 128};
+constexpr AttentionLayout kAttentionAvx512Bf16{AttentionNumbers::bf16, 96, 256};
+constexpr AttentionLayout kAttentionAvx512Fp16{AttentionNumbers::fp16, 96, 256};
 
 struct AttentionCall {
     const void* q = nullptr;     // rows of head_size elements
     std::int64_t q_stride = 0;   // elements from one row to the next
     const void* keys = nullptr;  // packed
     const void* values = nullptr;
-    void* out = nullptr;  // rows of head_size elements
+    const float* key_scales = nullptr;    // these three where the numbers have them
+    const float* value_scales = nullptr;  // [head_size]
+    const float* value_means = nullptr;   // [head_size]
+    void* out = nullptr;                  // rows of head_size elements
     std::int64_t out_stride = 0;
     int queries = 0;             // 1 to layout.queries
     int head_size = 0;           // a multiple of 16
@@ -52,9 +73,17 @@ constexpr std::int64_t attention_scratch(const AttentionLayout& layout, int head
     return std::int64_t{layout.queries} * (2 * head_size + layout.key_block + 2);
 }
 
-void attention_ref(const AttentionCall& call);         // float32
-void attention_avx2(const AttentionCall& call);        // float32
-void attention_avx512(const AttentionCall& call);      // float32
-void attention_avx512bf16(const AttentionCall& call);  // bf16; sums float32, probabilities bf16
+// What |q_d| * key_scales[i] * scale may be at most: then fp16 sums over 128 channels are finite.
+constexpr float attention_limit(const AttentionLayout& layout) {
+    return layout.numbers == AttentionNumbers::fp16 ? 256.0F : 1e30F;
+}
+
+void attention_ref(const AttentionCall& call);     // float32
+void attention_avx2(const AttentionCall& call);    // float32
+void attention_avx512(const AttentionCall& call);  // float32
+// bf16; sums are float32, probabilities bf16.
+void attention_avx512bf16(const AttentionCall& call);
+// fp16, 32 queries a register; sums of 32 products and their sums over a block of keys too.
+void attention_avx512fp16(const AttentionCall& call);
 
 }  // namespace zoetrope::kernels

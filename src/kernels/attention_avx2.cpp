@@ -7,10 +7,11 @@ namespace {
 
 struct Avx2 {
     using Vector = __m256;
-    static constexpr int kLanes = 8;
+    static constexpr int kLanes = 8, kWords = 8;
     static constexpr int kVectors = 3, kRows = 4;  // 12 of the 16 registers hold sums
     static constexpr AttentionLayout kLayout = kAttentionAvx2;
 
+    static Vector zero() { return _mm256_setzero_ps(); }
     static Vector set(float x) { return _mm256_set1_ps(x); }
     static Vector load(const float* at) { return _mm256_loadu_ps(at); }
     static void store(float* at, Vector x) { _mm256_storeu_ps(at, x); }

@@ -5,6 +5,7 @@
 // GCC 12 takes the undefined vector that its own intrinsics pass on for an uninitialised variable
 // (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 
 #include <immintrin.h>
 
@@ -15,9 +16,10 @@ namespace {
 
 struct Avx512 {
     using Vector = __m512;
-    static constexpr int kLanes = 16;
+    static constexpr int kLanes = 16, kWords = 16;
     static constexpr int kVectors = 3, kRows = 8;  // 24 of the 32 registers hold sums
 
+    static Vector zero() { return _mm512_setzero_ps(); }
     static Vector set(float x) { return _mm512_set1_ps(x); }
     static Vector load(const float* at) { return _mm512_loadu_ps(at); }
     static void store(float* at, Vector x) { _mm512_storeu_ps(at, x); }

@@ -5,15 +5,15 @@
 // the lanes with no step across them. Everything has internal linkage: each instruction-set file
 // that includes this has its own copy.
 //
-// M offers: Vector, kLanes, kVectors and kRows (a register tile), kLayout; load, store, set, add,
-// sub, mul, div, max, exp2(x) for x <= 0, multiply_subtract(a, b, c) = ab - c, multiply_add(a, b,
-// c) = ab + c; broadcast(word) and dot(word, column, sum) for K, V, Q and P words; pair(p0, p1) and
-// add_pair(sum, pair) where a word is two elements; row(q, elements) behind q,
-// load_words(row, word, count), transpose(rows) of kLanes by kLanes words, and
-// store_row(out, elements, x), which writes kLanes elements that far behind out.
+// M offers what attention_tile.h asks for, a word being a lane, and kLanes, kLayout; store, set,
+// add, sub, mul, div, max, exp2(x) for x <= 0, multiply_subtract(a, b, c) = ab - c, multiply_add(a,
+// b, c) = ab + c; pair(p0, p1) and add_pair(sum, pair) where a word is two elements;
+// row(q, elements) behind q, load_words(row, word, count), transpose(rows) of kLanes by kLanes
+// words, and store_row(out, elements, x), which writes kLanes elements that far behind out.
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/attention_tile.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -27,10 +27,7 @@ struct AttentionBlock {
     static constexpr int kLanes = M::kLanes;
     static constexpr int kGroup = M::kVectors * kLanes;
     static constexpr int kPanel = kAttentionPanel;
-    static constexpr int kPair = M::kLayout.pair;
-    // Words of K and V to be fetched ahead into the second-level cache: a page of memory, which the
-    // hardware's own prefetching stops at. (At 32,760 keys it makes 158 GFLOP/s of 135.)
-    static constexpr int kAhead = 1024;
+    static constexpr int kPair = M::kLayout.per_word();
     static constexpr float kLowest = -3.4028234663852886e38F;  // finite: -inf less it is -inf
 
     const AttentionCall& call;
@@ -116,42 +113,10 @@ struct AttentionBlock {
     static void multiply(const float* panel, const float* columns, int depth, float* c,
                          const Vector* decay) {
         for (int row = 0; row < kPanel; row += M::kRows) {
-            multiply_rows<vectors>(panel + row, columns, depth, c + row * kGroup, decay);
-        }
-    }
-
-    template <int vectors>
-    static void multiply_rows(const float* panel, const float* columns, int depth, float* c,
-                              const Vector* decay) {
-        // Unrolled by order: an array whose index is not known at compile time is kept in memory.
-        Vector sums[M::kRows][vectors];
-#pragma GCC unroll 8
-        for (int i = 0; i < M::kRows; ++i) {
-#pragma GCC unroll 3
-            for (int j = 0; j < vectors; ++j) sums[i][j] = M::set(0.0F);
-        }
-        for (int step = 0; step < depth; ++step) {
-            Vector column[vectors];
-#pragma GCC unroll 3
-            for (int j = 0; j < vectors; ++j) column[j] = M::load(columns + j * kLanes);
-#pragma GCC unroll 8
-            for (int i = 0; i < M::kRows; ++i) {
-                const auto word = M::broadcast(panel + i);
-#pragma GCC unroll 3
-                for (int j = 0; j < vectors; ++j) sums[i][j] = M::dot(word, column[j], sums[i][j]);
-            }
-            __builtin_prefetch(panel + kAhead, 0, 2);
-            panel += kPanel;
-            columns += kGroup;
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < M::kRows; ++i) {
-#pragma GCC unroll 3
-            for (int j = 0; j < vectors; ++j) {
-                float* at = c + i * kGroup + j * kLanes;
-                M::store(at, decay == nullptr ? sums[i][j]
-                                              : M::multiply_add(M::load(at), decay[j], sums[i][j]));
-            }
+            multiply_tile<M, vectors>(panel + row, columns, depth, [&](int i, int j, Vector sum) {
+                float* at = c + (row + i) * kGroup + j * kLanes;
+                M::store(at, decay == nullptr ? sum : M::multiply_add(M::load(at), decay[j], sum));
+            });
         }
     }
 

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "kernels/attention.h"
+#include "ops/attention_pack.h"
 #include "ops/peak.h"
 
 #include <ATen/Parallel.h>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -20,54 +22,54 @@ namespace {
 
 using kernels::AttentionCall;
 using kernels::AttentionLayout;
+using kernels::AttentionNumbers;
 using kernels::Isa;
 
 struct Kernel {
     Isa isa;
-    at::ScalarType dtype;
     AttentionLayout layout;
     void (*run)(const AttentionCall&);
 };
 
-// Best first. A bf16 call that finds no bf16 kernel takes a float32 one and is converted.
+// Best first. Tensors of bf16 may take any kernel, those of float32 a float32 one.
 constexpr Kernel kKernels[] = {
-    {Isa::avx512bf16, at::kBFloat16, kernels::kAttentionAvx512Bf16, kernels::attention_avx512bf16},
-    {Isa::avx512, at::kFloat, kernels::kAttentionAvx512, kernels::attention_avx512},
-    {Isa::avx2, at::kFloat, kernels::kAttentionAvx2, kernels::attention_avx2},
-    {Isa::ref, at::kFloat, kernels::kAttentionRef, kernels::attention_ref},
+    {Isa::avx512fp16, kernels::kAttentionAvx512Fp16, kernels::attention_avx512fp16},
+    {Isa::avx512bf16, kernels::kAttentionAvx512Bf16, kernels::attention_avx512bf16},
+    {Isa::avx512, kernels::kAttentionAvx512, kernels::attention_avx512},
+    {Isa::avx2, kernels::kAttentionAvx2, kernels::attention_avx2},
+    {Isa::ref, kernels::kAttentionRef, kernels::attention_ref},
 };
 
 const Kernel* find_kernel(at::ScalarType dtype, Isa isa) {
     if (dtype != at::kFloat && dtype != at::kBFloat16) return nullptr;
     for (const Kernel& kernel : kKernels) {
-        const bool fits = kernel.dtype == dtype || kernel.dtype == at::kFloat;
+        const bool fits =
+            kernel.layout.numbers == AttentionNumbers::float32 || dtype == at::kBFloat16;
         if (fits && kernel.isa <= isa && kernels::has(kernel.isa)) return &kernel;
     }
     return nullptr;
 }
 
-constexpr int kPanel = kernels::kAttentionPanel;
-constexpr std::int64_t kMaxChannels = 128;
 constexpr std::int64_t kCacheLine = 64;
 constexpr std::int64_t kPackedLimit = std::int64_t{64} << 20;  // bytes
 
 std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
-// Words of the packed keys of one head, and of its packed values.
-std::int64_t packed_words(const AttentionLayout& layout, std::int64_t keys, std::int64_t channels) {
-    return round_up(keys, kPanel) * channels / layout.pair;
+HeadPacking packing_of(const Kernel& kernel, const AttentionSizes& sizes) {
+    return {.layout = kernel.layout, .keys = sizes.keys, .channels = sizes.head_size};
 }
 
 // Heads whose keys and values are packed at the same time.
-std::int64_t heads_at_once(const AttentionLayout& layout, const AttentionSizes& sizes) {
-    const std::int64_t bytes = 2 * 4 * packed_words(layout, sizes.keys, sizes.head_size);
-    return std::clamp<std::int64_t>(kPackedLimit / bytes, 1, sizes.kv_batch * sizes.heads);
+std::int64_t heads_at_once(const HeadPacking& packing, const AttentionSizes& sizes) {
+    return std::clamp<std::int64_t>(kPackedLimit / packing.bytes(), 1,
+                                    sizes.kv_batch * sizes.heads);
 }
 
 // Bytes of one thread: the kernel's scratch and, where it computes bf16 as float32, rows of Q and
 // of the result.
 std::int64_t thread_bytes(const Kernel& kernel, const AttentionSizes& sizes) {
-    const bool converts = sizes.dtype != kernel.dtype;
+    const bool converts =
+        sizes.dtype == at::kBFloat16 && kernel.layout.numbers != AttentionNumbers::bf16;
     const std::int64_t rows = converts ? 2 * kernel.layout.queries * sizes.head_size : 0;
     const std::int64_t scratch =
         attention_scratch(kernel.layout, static_cast<int>(sizes.head_size));
@@ -75,21 +77,13 @@ std::int64_t thread_bytes(const Kernel& kernel, const AttentionSizes& sizes) {
 }
 
 std::int64_t workspace_bytes(const Kernel& kernel, const AttentionSizes& sizes) {
-    const std::int64_t words = packed_words(kernel.layout, sizes.keys, sizes.head_size);
+    const HeadPacking packing = packing_of(kernel, sizes);
     return thread_bytes(kernel, sizes) * sizes.threads +
-           2 * 4 * words * heads_at_once(kernel.layout, sizes);
+           packing.bytes() * heads_at_once(packing, sizes);
 }
 
 double scale_of(const AttentionArgs& args) {
     return args.scale != 0 ? args.scale : 1 / std::sqrt(static_cast<double>(args.q.size(3)));
-}
-
-float as_float(float x) { return x; }
-float as_float(std::uint16_t bf16) {
-    const std::uint32_t bits = static_cast<std::uint32_t>(bf16) << 16;
-    float x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
 }
 
 // Rounded to nearest even; NaN stays NaN. Without branches, so that loops of it are vectorised.
@@ -100,68 +94,13 @@ std::uint16_t as_bf16(float x) {
     return static_cast<std::uint16_t>(x != x ? bits >> 16 | 0x40U : rounded);
 }
 
-// A word of the packed layout from the elements beside each other at `at` (keys), or from one of
-// each of two rows (values).
-template <class T, int pair>
-std::uint32_t key_word(const T* at) {
-    std::uint32_t bits;
-    if constexpr (pair == 2) {
-        std::memcpy(&bits, at, sizeof bits);
-    } else {
-        const float x = as_float(*at);
-        std::memcpy(&bits, &x, sizeof bits);
-    }
-    return bits;
-}
-
-template <class T, int pair>
-std::uint32_t value_word(const T* at, const T* next) {
-    if constexpr (pair == 2) {
-        return *at | static_cast<std::uint32_t>(*next) << 16;
-    } else {
-        return key_word<T, 1>(at);
-    }
-}
-
-// Elements T (float, or the bits of a bf16) of one head: row i begins i * stride behind data.
+// The largest |x|, NaN where there is one. Of the bits, which are in the order of the numbers.
 template <class T>
-struct Rows {
-    const T* data;
-    std::int64_t stride;
-    // Rows behind the last are zero.
-    const T* row(std::int64_t i, std::int64_t last) const {
-        static constexpr T kZeros[kMaxChannels] = {};
-        return i < last ? data + i * stride : kZeros;
-    }
-};
-
-// Keys [first, last) into panels (kernels/attention.h).
-template <class T, int pair>
-void pack_keys(const Rows<T>& k, std::int64_t first, std::int64_t last, std::int64_t channels,
-               std::uint32_t* out) {
-    for (std::int64_t key = first; key < last; key += kPanel) {
-        const T* rows[kPanel];
-        for (int i = 0; i < kPanel; ++i) rows[i] = k.row(key + i, last);
-        for (std::int64_t d = 0; d < channels; d += pair) {
-            for (int i = 0; i < kPanel; ++i) *out++ = key_word<T, pair>(rows[i] + d);
-        }
-    }
-}
-
-// The values of keys [first, last), a block, likewise.
-template <class T, int pair>
-void pack_values(const Rows<T>& v, std::int64_t first, std::int64_t last, std::int64_t channels,
-                 std::uint32_t* out) {
-    const std::int64_t depth = (last - first + pair - 1) / pair;
-    for (std::int64_t step = 0; step < depth; ++step) {
-        const T* row = v.row(first + step * pair, last);
-        const T* next = v.row(first + step * pair + pair - 1, last);
-        for (std::int64_t d = 0; d < channels; d += kPanel) {
-            std::uint32_t* words = out + d * depth + step * kPanel;
-            for (int i = 0; i < kPanel; ++i)
-                words[i] = value_word<T, pair>(row + d + i, next + d + i);
-        }
-    }
+float largest_size(const T* row, std::int64_t count) {
+    std::int32_t largest = 0;
+    for (std::int64_t i = 0; i < count; ++i)
+        largest = std::max(largest, std::bit_cast<std::int32_t>(as_float(row[i])) & 0x7fffffff);
+    return std::bit_cast<float>(largest);
 }
 
 // Runs work(item, worker) for every item; each thread takes the next one when it has done its last.
@@ -177,20 +116,22 @@ void share_out(std::int64_t items, int threads, const Work& work) {
                      });
 }
 
-// One call for tensors of T and a kernel with `pair` elements a word.
-template <class T, int pair>
+// One call for tensors of T.
+template <class T>
 struct Run {
     const AttentionArgs& args;
     const Kernel& kernel;
     const AttentionSizes sizes;
-    const std::int64_t words = packed_words(kernel.layout, sizes.keys, sizes.head_size);
-    const std::int64_t at_once = heads_at_once(kernel.layout, sizes);
+    const HeadPacking packing = packing_of(kernel, sizes);
+    const std::int64_t at_once = heads_at_once(packing, sizes);
     const std::int64_t bytes_of_thread = thread_bytes(kernel, sizes);
     AttentionResult result;
-    std::uint32_t* packed = nullptr;  // [at_once][keys, values][words]
-    std::uint8_t* blocks = nullptr;   // [threads][bytes_of_thread]
+    std::uint8_t* packed = nullptr;  // [at_once][packing.bytes()]
+    std::uint8_t* blocks = nullptr;  // [threads][bytes_of_thread]
+    std::atomic<bool> scalable = true;
 
-    AttentionResult compute() {
+    // False where the numbers cannot be scaled to those of the kernel; the result is unfinished.
+    bool compute() {
         const at::Tensor& q = args.q;
         result.out = at::empty(q.sizes(), q.options());
         if (args.log_sum_exp)
@@ -199,52 +140,72 @@ struct Run {
         const at::Tensor workspace =
             at::empty({workspace_bytes(kernel, sizes)}, q.options().dtype(at::kByte));
         blocks = static_cast<std::uint8_t*>(workspace.mutable_data_ptr());
-        packed = reinterpret_cast<std::uint32_t*>(blocks + bytes_of_thread * sizes.threads);
+        packed = blocks + bytes_of_thread * sizes.threads;
         const std::int64_t heads = sizes.kv_batch * sizes.heads;
-        for (std::int64_t head = 0; head < heads; head += at_once)
-            compute_heads(head, std::min(heads, head + at_once));
-        return result;
+        for (std::int64_t head = 0; head < heads && scalable; head += at_once) {
+            pack_heads(head, std::min(heads, head + at_once));
+            if (scalable) attend_heads(head, std::min(heads, head + at_once));
+        }
+        return scalable;
     }
 
-    // Heads [first, last) of K and V, counted over batch and heads, and the queries that look at
-    // them.
-    void compute_heads(std::int64_t first, std::int64_t last) const {
-        const std::int64_t block = kernel.layout.key_block, rows = kernel.layout.queries;
-        const std::int64_t key_blocks = (sizes.keys + block - 1) / block;
-        share_out((last - first) * key_blocks, sizes.threads, [&](std::int64_t item, auto) {
-            pack(first + item / key_blocks, item / key_blocks, item % key_blocks * block);
+    // Heads [first, last) of K and V, counted over batch and heads.
+    void pack_heads(std::int64_t first, std::int64_t last) {
+        const auto rows_of = [&](const at::Tensor& x, std::int64_t slot) {
+            const std::int64_t head = first + slot;
+            return HeadRows<T>{row_of(x, head / sizes.heads, 0, head % sizes.heads), x.stride(1)};
+        };
+        // work(slot, item) for `items` of each head
+        const auto each = [&](std::int64_t items, const auto& work) {
+            share_out((last - first) * items, sizes.threads,
+                      [&](std::int64_t item, auto) { work(item / items, item % items); });
+        };
+        if (kernel.layout.scaled()) {
+            each(packing.parts(), [&](std::int64_t slot, std::int64_t part) {
+                measure_part(packing, head_at(slot), part, rows_of(args.k, slot),
+                             rows_of(args.v, slot));
+            });
+            each(1, [&](std::int64_t slot, auto) {
+                if (!choose_scales(packing, head_at(slot))) scalable = false;
+            });
+            if (!scalable) return;
+        }
+        each(packing.key_blocks(), [&](std::int64_t slot, std::int64_t block) {
+            pack_block(packing, head_at(slot), block, rows_of(args.k, slot), rows_of(args.v, slot));
         });
+    }
+
+    // The queries that look at these heads.
+    void attend_heads(std::int64_t first, std::int64_t last) {
+        const std::int64_t rows = kernel.layout.queries;
         const std::int64_t batches = args.q.size(0) / sizes.kv_batch;
         const std::int64_t row_blocks = (args.q.size(1) + rows - 1) / rows;
         const std::int64_t per_head = batches * row_blocks;
         share_out((last - first) * per_head, sizes.threads, [&](std::int64_t item, auto worker) {
             const std::int64_t slot = item / per_head, head = first + slot;
             const std::int64_t batch = head / sizes.heads + item % per_head / row_blocks;
-            attend(batch, head % sizes.heads, item % row_blocks * rows, slot, worker);
+            if (scalable) attend(batch, head % sizes.heads, item % row_blocks * rows, slot, worker);
         });
     }
 
-    // One block of keys and values.
-    void pack(std::int64_t head, std::int64_t slot, std::int64_t first) const {
-        const auto rows_of = [&](const at::Tensor& x) {
-            return Rows<T>{row_of(x, head / sizes.heads, 0, head % sizes.heads), x.stride(1)};
-        };
-        const std::int64_t last = std::min(sizes.keys, first + kernel.layout.key_block);
-        std::uint32_t* keys = packed + 2 * slot * words + first * sizes.head_size / pair;
-        pack_keys<T, pair>(rows_of(args.k), first, last, sizes.head_size, keys);
-        pack_values<T, pair>(rows_of(args.v), first, last, sizes.head_size, keys + words);
+    PackedHead head_at(std::int64_t slot) const {
+        return packing.at(packed + slot * packing.bytes());
     }
 
     // One block of queries.
     void attend(std::int64_t batch, std::int64_t head, std::int64_t first, std::int64_t slot,
-                std::int64_t worker) const {
+                std::int64_t worker) {
         const int rows =
             static_cast<int>(std::min<std::int64_t>(kernel.layout.queries, args.q.size(1) - first));
+        const PackedHead kv = head_at(slot);
         float* scratch = reinterpret_cast<float*>(blocks + bytes_of_thread * worker);
         AttentionCall call{.q = row_of(args.q, batch, first, head),
                            .q_stride = args.q.stride(1),
-                           .keys = packed + 2 * slot * words,
-                           .values = packed + (2 * slot + 1) * words,
+                           .keys = kv.keys,
+                           .values = kv.values,
+                           .key_scales = kv.key_scales,
+                           .value_scales = kv.value_scales,
+                           .value_means = kv.value_means,
                            .out = const_cast<T*>(row_of(result.out, batch, first, head)),
                            .out_stride = result.out.stride(1),
                            .queries = rows,
@@ -252,29 +213,60 @@ struct Run {
                            .kv_length = sizes.keys,
                            .scale = static_cast<float>(scale_of(args) * std::numbers::log2e),
                            .scratch = scratch};
+        if (kernel.layout.scaled() && !within_limit(call)) {
+            scalable = false;
+            return;
+        }
         std::vector<float> sums;
         if (args.log_sum_exp) {
             sums.resize(2 * static_cast<std::size_t>(rows));
             call.row_maximum = sums.data();
             call.row_sum = sums.data() + rows;
         }
-        if constexpr (std::is_same_v<T, float> || pair == 2) {
+        if (std::is_same_v<T, float> || kernel.layout.numbers == AttentionNumbers::bf16) {
             kernel.run(call);
         } else {
             run_converted(call, scratch + attention_scratch(kernel.layout, call.head_size));
         }
+        float* lse = args.log_sum_exp ? result.log_sum_exp.mutable_data_ptr<float>() +
+                                            (batch * args.q.size(2) + head) * args.q.size(1) + first
+                                      : nullptr;
         for (int row = 0; args.log_sum_exp && row < rows; ++row) {
-            const float log2_sum = call.row_maximum[row] + std::log2(call.row_sum[row]);
-            float* lse = result.log_sum_exp.mutable_data_ptr<float>();
-            lse[(batch * args.q.size(2) + head) * args.q.size(1) + first + row] =
-                log2_sum * std::numbers::ln2_v<float>;
+            lse[row] =
+                (call.row_maximum[row] + std::log2(call.row_sum[row])) * std::numbers::ln2_v<float>;
+            if (kernel.layout.scaled()) lse[row] += mean_logit(call, row, kv.key_means);
         }
     }
 
-    // A call with rows of bf16 by a kernel of float32; room: two blocks of rows.
+    // Whether no logit of these queries can leave the kernel's range; not where one is NaN.
+    bool within_limit(const AttentionCall& call) const {
+        float largest = 0;
+        for (int row = 0; row < call.queries; ++row) {
+            const float x = largest_size(query(call, row), sizes.head_size);
+            if (!(x <= largest)) largest = x;
+        }
+        const float key_scale =
+            *std::max_element(call.key_scales, call.key_scales + packing.key_blocks());
+        return largest * key_scale * call.scale <= attention_limit(kernel.layout);
+    }
+
+    // What the logits of a query lost with the keys' mean.
+    float mean_logit(const AttentionCall& call, int row, const float* key_means) const {
+        const T* q = query(call, row);
+        double sum = 0;
+        for (std::int64_t d = 0; d < sizes.head_size; ++d)
+            sum += static_cast<double>(as_float(q[d])) * static_cast<double>(key_means[d]);
+        return static_cast<float>(sum * scale_of(args));
+    }
+
+    static const T* query(const AttentionCall& call, int row) {
+        return static_cast<const T*>(call.q) + row * call.q_stride;
+    }
+
+    // A call with rows of bf16 by a kernel with rows of float32; room: two blocks of rows.
     void run_converted(AttentionCall call, float* room) const {
         const T* q = static_cast<const T*>(call.q);
-        T* out = static_cast<T*>(call.out);
+        std::uint16_t* out = static_cast<std::uint16_t*>(call.out);
         const std::int64_t q_stride = call.q_stride, out_stride = call.out_stride;
         const std::int64_t channels = sizes.head_size;
         float *converted = room, *computed = room + kernel.layout.queries * channels;
@@ -309,7 +301,7 @@ bool attention_cpu_takes(const AttentionArgs& args, Isa isa) {
     const auto side_by_side = [](const at::Tensor& x) { return x.is_cpu() && x.stride(3) == 1; };
     const std::int64_t channels = args.q.size(3);
     return find_kernel(args.q.scalar_type(), isa) != nullptr && !args.bias.defined() &&
-           channels % 16 == 0 && channels >= 64 && channels <= kMaxChannels && args.q.numel() > 0 &&
+           channels % 16 == 0 && channels >= 64 && channels <= kMaxAttentionChannels && args.q.numel() > 0 &&
            args.k.size(1) > 0 && args.scale >= 0 && side_by_side(args.q) && side_by_side(args.k) &&
            side_by_side(args.v);
 }
@@ -318,18 +310,20 @@ AttentionResult attention_cpu(const AttentionArgs& args, Isa isa) {
     ZT_CHECK(attention_cpu_takes(args, isa), internal,
              "no attention kernel of {} takes this call; ask attention_cpu_takes() first",
              kernels::name_of(isa));
-    const Kernel& kernel = *find_kernel(args.q.scalar_type(), isa);
     const AttentionSizes sizes{.kv_batch = args.k.size(0),
                                .heads = args.k.size(2),
                                .keys = args.k.size(1),
                                .head_size = args.k.size(3),
                                .dtype = args.k.scalar_type(),
                                .threads = at::get_num_threads()};
-    if (args.q.scalar_type() == at::kFloat)
-        return Run<float, 1>{.args = args, .kernel = kernel, .sizes = sizes}.compute();
-    if (kernel.layout.pair == 1)
-        return Run<std::uint16_t, 1>{.args = args, .kernel = kernel, .sizes = sizes}.compute();
-    return Run<std::uint16_t, 2>{.args = args, .kernel = kernel, .sizes = sizes}.compute();
+    const auto run = [&]<class T>(T) {
+        Run<T> best{.args = args, .kernel = *find_kernel(sizes.dtype, isa), .sizes = sizes};
+        if (best.compute()) return best.result;
+        Run<T> any{.args = args, .kernel = *find_kernel(at::kFloat, isa), .sizes = sizes};
+        any.compute();
+        return any.result;
+    };
+    return sizes.dtype == at::kFloat ? run(float{}) : run(std::uint16_t{});
 }
 
 std::int64_t attention_cpu_workspace(const AttentionSizes& sizes, Isa isa) {
