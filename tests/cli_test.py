@@ -31,7 +31,7 @@ NOT_BUILT = {
     "--reference-image": "x.png", "--video": "x.mp4", "--mask-video": "x.mp4", "--pose-video": "x.mp4",
     "--face-video": "x.mp4", "--background-video": "x.mp4", "--strength": "0.5", "--conditioning-scale": "1",
     "--sigma-schedule": "karras", "--sigmas": "1,0.5", "--lora-path": "x.safetensors:0.5", "--lora-registry": "x",
-    "--lora-mode": "merged", "--lora-allow-unmatched": None, "--quantization": "int8", "--num-gpus": "4",
+    "--lora-mode": "merged", "--lora-allow-unmatched": None, "--quantization": "fp8", "--num-gpus": "4",
     "--tp-size": "2", "--ulysses-degree": "2", "--ring-degree": "2", "--sp-degree": "2",
     "--enable-cfg-parallel": None, "--use-fsdp-inference": None, "--vae-parallel": None,
     "--dit-layerwise-offload": None, "--vae-tiling": "on", "--cache": "dbcache", "--cache-fn": "1",
@@ -49,7 +49,7 @@ BUILT = [
     "--transformer-2-path", "--task", "--prompt", "--negative-prompt", "--prompt-file", "--height", "--width",
     "--num-frames", "--fps", "--num-inference-steps", "--guidance-scale", "--guidance-scale-2",
     "--boundary-ratio", "--scheduler", "--flow-shift", "--seed", "--num-outputs", "--latents", "--dtype",
-    "--device", "--max-memory", "--dit-cpu-offload", "--text-encoder-cpu-offload",
+    "--quantization", "--device", "--max-memory", "--dit-cpu-offload", "--text-encoder-cpu-offload",
     "--image-encoder-cpu-offload", "--vae-cpu-offload", "--pin-cpu-memory", "--threads", "--output-path",
     "--output-file-name", "--save-output", "--output-type", "--json", "--perf-dump-path",
 ]  # fmt: skip
@@ -152,7 +152,8 @@ class Commands(CommandLine):
         self.assertLessEqual(max(map(len, out.splitlines())), 100)
 
     def test_help_of_the_others(self):
-        for words in (["--help"], ["-h"], ["inspect", "--help"], ["bench", "--help"], ["bench", "model", "--help"]):
+        for words in (["--help"], ["-h"], ["inspect", "--help"], ["bench", "--help"], ["bench", "model", "--help"],
+                      ["bench", "kernels", "--help"]):
             out, err = self.call(*words)
             self.assertIn("zoetrope", out)
             self.assertEqual(err, "")
@@ -162,7 +163,7 @@ class Commands(CommandLine):
         self.refused("generat", names=["'generat'", "did you mean generate?"])
         for command in ("preprocess", "plan", "serve", "convert", "pull", "verify"):
             self.refused(command, "x", names=[command, "not built yet"])
-        for what in ("kernels", "serving", "quality"):
+        for what in ("serving", "quality"):
             self.refused("bench", what, names=[what, "not built yet"])
         self.refused("bench", "models", names=["'models'", "model"])
 
@@ -199,7 +200,7 @@ class BadFlags(CommandLine):
             ("--fps", "nan", "number"), ("--fps", "inf", "number"), ("--fps", "1e400", "number"),
             ("--fps", "0", "above 0"), ("--guidance-scale", "five", "number"), ("--flow-shift", "0", "0.001"),
             ("--scheduler", "foo", "unipc"), ("--scheduler", "heun", "not built yet"), ("--task", "x2v", "t2v"),
-            ("--task", "i2v", "not built yet"), ("--dtype", "int8", "bf16"), ("--device", "tpu", "cpu"),
+            ("--task", "i2v", "not built yet"), ("--dtype", "int8", "bf16"), ("--quantization", "int4", "int8-weight-only"), ("--device", "tpu", "cpu"),
             ("--device", "cuda:0", "cuda:0"), ("--max-memory", "lots", "24GiB"), ("--output-type", "mp4", "latent"),
             ("--num-outputs", "0", "1 to 1024"), ("--save-output", "false", "always"), ("--json", "maybe", "true"),
             ("--model-path", "", "''"), ("--latents", "x.safetensors", "no such file"),

@@ -95,6 +95,27 @@ TEST(Linear, Int8IsAsGoodAsItsRounding) {
     }
 }
 
+// The weight alone in 8 bits: one rounding of a step of 3.5 sigma / 127, in every dtype.
+TEST(Linear, Int8RowsSaveMemoryOnly) {
+    at::manual_seed(3);
+    const at::Tensor w = at::randn({200, 520}) * 0.05;
+    const Matrix narrow = quantise_int8_rows(w);
+    EXPECT_EQ(narrow.bytes(), 200 * 520 + 4 * 200);
+    const at::Tensor x = at::randn({100, 520});
+    const at::Tensor exact = at::linear(x.to(at::kDouble), w.to(at::kDouble));
+    const at::Tensor widened =
+        narrow.data.to(at::kDouble) * narrow.factors.to(at::kDouble).unsqueeze(1);
+    const at::Tensor rounded = at::linear(x.to(at::kDouble), widened);
+    EXPECT_LT(relative_error(rounded, exact), 0.009);
+    EXPECT_LT(relative_error(linear({.x = x, .weight = narrow}), rounded), 1e-6);
+    for (const Isa isa : float_kernels()) {
+        const LinearArgs args{.x = x.to(at::kBFloat16), .weight = narrow};
+        ASSERT_TRUE(linear_cpu_takes(args, isa));
+        // bf16 x, bf16 result, and with bf16 products the widened weight is exact.
+        EXPECT_LT(relative_error(linear_cpu(args, isa), rounded), 3.2e-3) << kernels::name_of(isa);
+    }
+}
+
 TEST(Linear, Int8OfIntegersIsExact) {
     if (!kernels::has(Isa::avx512vnni)) GTEST_SKIP() << "no VNNI";
     const at::Tensor x = at::round(at::randn({50, 333}) * 30).clamp(-127, 127);

@@ -1,5 +1,6 @@
 // zoetrope bench: measures this machine on a model's real shape.
 #include "base/error.h"
+#include "benchmark/kernels.h"
 #include "benchmark/model.h"
 #include "cli/commands.h"
 
@@ -33,8 +34,12 @@ constexpr Flag kFlags[] = {
     {"--layers", integer, "N", "layers to run, 0 for all; default: 1", {}, {}},
     {"--tokens", integer, "N", "real tokens of the prompt, stage text; default: 30", {}, {}},
     {"--dtype", text, "NAME", "bf16|fp16|fp32; default: bf16 where the CPU has it", {}, {}},
-    {"--quantization", text, "NAME", "none", "quantised weights are not built yet; none runs today",
-     "none"},
+    {"--quantization",
+     text,
+     "NAME",
+     "of the DiT: none|int8|int8-weight-only; default: none",
+     {},
+     {}},
     {"--repeats", integer, "N", "timed runs after one warm-up; default: 3", {}, {}},
     {"--threads", integer, "N", "CPU threads; default: the cores this process may use", {}, {}},
     {"--json", toggle, "", "the figures as one JSON object on stdout", {}, {}},
@@ -54,6 +59,7 @@ benchmark::ModelBenchOptions options_of(const Arguments& arguments) {
     stage.layers = int_in(arguments, "--layers", 0, 1000).value_or(stage.layers);
     stage.tokens = int_in(arguments, "--tokens", 1, 512).value_or(stage.tokens);
     stage.dtype = arguments.text("--dtype").value_or(stage.dtype);
+    stage.quantization = arguments.text("--quantization").value_or(stage.quantization);
     options.repeats = int_in(arguments, "--repeats", 1, 1000).value_or(options.repeats);
     options.threads = int_in(arguments, "--threads", 1, 4096).value_or(0);
     return options;
@@ -79,33 +85,91 @@ void print_text(const nlohmann::ordered_json& result) {
         fmt::print("  slow path: {} ({})\n", what, count.dump());
 }
 
+constexpr Command kKernelsCommand{.name = "bench kernels",
+                                  .summary = "Times every kernel of this CPU beside LibTorch's."};
+
+constexpr Flag kKernelsFlags[] = {
+    {"--config",
+     text,
+     "FILE",
+     "TOML or JSON file with defaults; keys are the flags without dashes",
+     {},
+     {}},
+    {"--isa", text, "NAME", "kernels of one instruction set; default: all of this CPU", {}, {}},
+    {"--tokens", integer, "N", "rows of the products; default: 4096", {}, {}},
+    {"--repeats", integer, "N", "timed runs after one warm-up; default: 3", {}, {}},
+    {"--threads", integer, "N", "CPU threads; default: the cores this process may use", {}, {}},
+    {"--json", toggle, "", "the figures as one JSON object on stdout", {}, {}},
+};
+
+void print_kernels(const nlohmann::ordered_json& result) {
+    fmt::print("{} tokens, {} threads on {}\n", result["tokens"].get<int>(),
+               result["threads"].get<int>(), result["cpu"].get<std::string>());
+    for (const auto& peak : result["peaks"])
+        fmt::print("peak of {:<12} {:.3f} TFLOP/s\n", peak["instructions"].get<std::string>(),
+                   peak["tflops_per_s"].get<double>());
+    fmt::print("{:<24} {:<11} {:<5} {:>9} {:>9} {:>8} {:>8}\n", "kernel", "isa", "dtype", "seconds",
+               "TFLOP/s", "of peak", "x ATen");
+    for (const auto& row : result["kernels"]) {
+        fmt::print("{:<24} {:<11} {:<5} {:>9.4f} {:>9.3f} {:>8.2f} {:>8.2f}\n",
+                   row["kernel"].get<std::string>(), row["isa"].get<std::string>(),
+                   row["dtype"].get<std::string>(), row["seconds"].get<double>(),
+                   row["tflops_per_s"].get<double>(), row["fraction_of_peak"].get<double>(),
+                   row["times_aten"].get<double>());
+    }
+}
+
+template <class Result, class Print>
+int show(const Arguments& arguments, const Result& result, const Print& print) {
+    if (arguments.on("--json")) {
+        std::cout << result.dump(2) << '\n';
+    } else {
+        print(result);
+    }
+    return 0;
+}
+
+int bench_kernels(Words words, const std::stop_token& stop) {
+    const auto arguments = Arguments::parse(kKernelsCommand, kKernelsFlags, words);
+    if (!arguments) return 0;
+    benchmark::KernelBenchOptions options;
+    options.isa = arguments->text("--isa").value_or("");
+    options.tokens = int_in(*arguments, "--tokens", 1, 1 << 20).value_or(options.tokens);
+    options.repeats = int_in(*arguments, "--repeats", 1, 1000).value_or(options.repeats);
+    options.threads = int_in(*arguments, "--threads", 1, 4096).value_or(0);
+    return show(*arguments, benchmark::bench_kernels(options, {.on_progress = {}, .stop = stop}),
+                print_kernels);
+}
+
+int bench_model(Words words, const std::stop_token& stop) {
+    const auto arguments = Arguments::parse(kCommand, kFlags, words);
+    if (!arguments) return 0;
+    return show(*arguments,
+                benchmark::bench_model(options_of(*arguments), {.on_progress = {}, .stop = stop}),
+                print_text);
+}
+
 }  // namespace
 
 int bench(Words words, std::stop_token stop) {
     const std::string_view what = words.empty() ? "" : words[0];
     if (what == "--help" || what == "-h") {
         fmt::print(
-            "usage: zoetrope bench model [flags]\n\n"
-            "zoetrope bench model --help lists the flags.\n");
+            "usage: zoetrope bench model|kernels [flags]\n\n"
+            "zoetrope bench model --help and bench kernels --help list the flags.\n");
         return 0;
     }
-    for (const std::string_view name : {"kernels", "serving", "quality"}) {
+    for (const std::string_view name : {"serving", "quality"}) {
         ZT_CHECK(what != name, unsupported,
-                 "zoetrope bench {} is not built yet; bench model runs today", name);
+                 "zoetrope bench {} is not built yet; bench model and bench kernels run today",
+                 name);
     }
-    ZT_CHECK(what == "model", bad_request,
-             "zoetrope bench is followed by what to measure: model is accepted, '{}' was given",
-             what);
-    const auto arguments = Arguments::parse(kCommand, kFlags, words.subspan(1));
-    if (!arguments) return 0;
-    const auto result =
-        benchmark::bench_model(options_of(*arguments), {.on_progress = {}, .stop = stop});
-    if (arguments->on("--json")) {
-        std::cout << result.dump(2) << '\n';
-    } else {
-        print_text(result);
-    }
-    return 0;
+    if (what == "model") return bench_model(words.subspan(1), stop);
+    if (what == "kernels") return bench_kernels(words.subspan(1), stop);
+    fail(ErrorKind::bad_request,
+         "zoetrope bench is followed by what to measure: model or kernels is accepted, '{}' was "
+         "given",
+         what);
 }
 
 }  // namespace zoetrope::cli

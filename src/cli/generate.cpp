@@ -67,6 +67,7 @@ ModelPaths paths_of(const Arguments& arguments) {
 EngineOptions options_of(const Arguments& arguments) {
     EngineOptions options;
     options.dtype = arguments.text("--dtype").value_or(options.dtype);
+    options.quantization = arguments.text("--quantization").value_or(options.quantization);
     options.device = arguments.text("--device").value_or(options.device);
     options.threads = int_in(arguments, "--threads", 1, 4096).value_or(0);
     if (const auto size = arguments.text("--max-memory"))
@@ -167,9 +168,10 @@ int generate(Words words, std::stop_token stop) {
         introduce_embedded(*embedded, request.request.prompt);
     for (const std::string& warning : request.warnings) log::warning("{}", warning);
     const auto plural = [](int n) { return n == 1 ? "" : "s"; };
-    log::info("{}x{}, {} frame{}, {} step{}, seed {}, {}", request.width, request.height,
+    log::info("{}x{}, {} frame{}, {} step{}, seed {}, {}{}", request.width, request.height,
               request.num_frames, plural(request.num_frames), request.num_inference_steps,
-              plural(request.num_inference_steps), request.seed, engine.dtype());
+              plural(request.num_inference_steps), request.seed, engine.dtype(),
+              engine.quantization() == "none" ? "" : ", " + engine.quantization());
 
     Report report;
     std::vector<std::filesystem::path> files;

@@ -47,9 +47,10 @@ Part<Umt5Encoder>& Engine::Parts::open_text() {
 Part<Dit>& Engine::Parts::open_dit(bool low_noise) {
     auto& part = low_noise ? transformer_2 : transformer;
     if (!part) {
-        part = low_noise
-                   ? open_part<Dit>("transformer_2", *model.transformer_2, *dit_2_config, compute)
-                   : open_part<Dit>("transformer", model.transformer, dit_config, compute);
+        part =
+            low_noise
+                ? open_part<Dit>("transformer_2", *model.transformer_2, *dit_2_config, dit_compute)
+                : open_part<Dit>("transformer", model.transformer, dit_config, dit_compute);
     }
     return *part;
 }
@@ -75,6 +76,11 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
         return dtype;
     });
     parts.vae_compute = parts.compute;
+    parts.dit_compute = parts.compute;
+    with_context("--quantization", [&] {
+        parts.dit_compute.quantization = parse_quantization(options.quantization);
+        check_quantization(parts.dit_compute);
+    });
     // On the CPU LibTorch's bf16 convolutions gain no time over float32 and lose accuracy.
     if (parts.compute.device.is_cpu()) parts.vae_compute.compute_dtype = at::kFloat;
     ops::limit_heap();
@@ -112,6 +118,10 @@ const ModelFolder& Engine::model() const { return parts_->model; }
 
 std::string Engine::dtype() const {
     return std::string(ops::name_of(parts_->compute.compute_dtype));
+}
+
+std::string Engine::quantization() const {
+    return std::string(name_of(parts_->dit_compute.quantization));
 }
 
 TextEmbeddings Engine::encode_text(const ResolvedRequest& request, const RunControl& control,

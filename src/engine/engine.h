@@ -25,6 +25,7 @@ namespace zoetrope {
 struct EngineOptions {
     std::string dtype =
         "auto";  // bf16, fp16 or fp32 of all parts; auto: bf16 where the device computes in it
+    std::string quantization = "none";  // of the transformer's matrices; int8, int8-weight-only
     std::string device = "cpu";
     std::int64_t max_memory = 0;  // bytes; 0: no limit but the machine's
     int threads = 0;              // of operators on the CPU, process-wide; 0: the usable cores
@@ -68,6 +69,7 @@ public:
 
     const ModelFolder& model() const;
     std::string dtype() const;  // "bf16": what the parts compute in
+    std::string quantization() const;
 
     // Fills in defaults and checks the request against the model. Errors: bad_request, unsupported.
     ResolvedRequest resolve(const Request& request) const;

@@ -14,14 +14,14 @@ struct PartBytes {
 PartBytes bytes_of(const Residency& residency, std::span<const Param> params) {
     PartBytes bytes;
     for (const Param& param : params) {
-        std::int64_t elements = 1;
-        for (const std::int64_t n : param.shape) elements *= n;
-        const auto size =
-            elements * static_cast<std::int64_t>(c10::elementSize(residency.dtype_of(param)));
         // Of an embedding table only the rows that are looked up become resident.
         if (param.role == Role::embedding) continue;
-        bytes.weights += size;
-        bytes.largest = std::max(bytes.largest, size);
+        std::int64_t elements = 1;
+        for (const std::int64_t n : param.shape) elements *= n;
+        bytes.weights += residency.bytes_of(param);
+        bytes.largest = std::max(
+            bytes.largest,
+            elements * static_cast<std::int64_t>(c10::elementSize(residency.dtype_of(param))));
     }
     return bytes;
 }

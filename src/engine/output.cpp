@@ -230,6 +230,7 @@ std::string settings_json(const ResolvedRequest& request, const Engine& engine) 
         {"scheduler", request.request.scheduler},
         {"seed", request.seed},
         {"dtype", engine.dtype()},
+        {"quantization", engine.quantization()},
     };
     if (request.boundary_ratio) {
         json["boundary_ratio"] = *request.boundary_ratio;

@@ -44,7 +44,8 @@ std::unique_ptr<Part<Layers>> open_part(const char* component, const std::filesy
 struct Engine::Parts {
     ModelFolder model;
     EngineOptions options;
-    ResidencyOptions compute;      // device and dtype of transformer and text encoder
+    ResidencyOptions compute;      // device and dtype of the text encoder
+    ResidencyOptions dit_compute;  // and of the transformers
     ResidencyOptions vae_compute;  // and of the VAE
     DitConfig dit_config;
     std::optional<DitConfig> dit_2_config;

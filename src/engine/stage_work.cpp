@@ -50,14 +50,15 @@ struct Loaded {
     Lease lease;
 
     template <typename Config>
-    Loaded(const char* component, const Config& config, at::ScalarType dtype)
-        : Loaded(Weights::random(component, {.seed = kSeed, .dtype = dtype}), config, dtype) {}
+    Loaded(const char* component, const Config& config, const ResidencyOptions& compute)
+        : Loaded(Weights::random(component, {.seed = kSeed, .dtype = compute.compute_dtype}),
+                 config, compute) {}
 
 private:
     template <typename Config>
-    Loaded(Weights weights, const Config& config, at::ScalarType dtype) : layers(config, weights) {
-        residency = std::make_unique<Residency>(std::move(weights),
-                                                ResidencyOptions{.compute_dtype = dtype});
+    Loaded(Weights weights, const Config& config, const ResidencyOptions& compute)
+        : layers(config, weights) {
+        residency = std::make_unique<Residency>(std::move(weights), compute);
         lease = residency->lease_all();
     }
 };
@@ -79,7 +80,10 @@ StageWork dit_work(const StageOptions& options, const Shape& shape, at::ScalarTy
     config.num_layers = options.layers == 0 ? shape.layers : options.layers;
     config.in_channels = config.out_channels = shape.channels;
     const LatentSize size = latent_size(options, shape);
-    auto model = std::make_shared<Loaded<Dit>>("transformer", config, dtype);
+    const ResidencyOptions compute{.compute_dtype = dtype,
+                                   .quantization = parse_quantization(options.quantization)};
+    check_quantization(compute);
+    auto model = std::make_shared<Loaded<Dit>>("transformer", config, compute);
     const at::Tensor text = random_tensor({1, kTextLength, config.text_dim}, dtype);
     const at::Tensor latents =
         random_tensor({1, shape.channels, size.frames, size.height, size.width}, at::kFloat);
@@ -100,7 +104,8 @@ StageWork text_work(const StageOptions& options, at::ScalarType dtype) {
     Umt5Config config;
     config.vocab_size = 256;  // the table is only looked up in
     if (options.layers != 0) config.num_layers = options.layers;
-    auto model = std::make_shared<Loaded<Umt5Encoder>>("text_encoder", config, dtype);
+    auto model = std::make_shared<Loaded<Umt5Encoder>>("text_encoder", config,
+                                                       ResidencyOptions{.compute_dtype = dtype});
     std::vector<std::int32_t> ids(static_cast<std::size_t>(options.tokens));
     for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i % 256);
     StageWork work;
@@ -118,7 +123,8 @@ StageWork vae_work(const StageOptions& options, const Shape& shape, at::ScalarTy
     VaeConfig config;
     config.latents_mean.assign(16, 0);
     config.latents_std.assign(16, 1);
-    auto model = std::make_shared<Loaded<Vae>>("vae", config, dtype);
+    auto model =
+        std::make_shared<Loaded<Vae>>("vae", config, ResidencyOptions{.compute_dtype = dtype});
     const LatentSize size = latent_size(options, shape);
     StageWork work;
     if (decode) {

@@ -21,6 +21,7 @@ struct StageOptions {
     int layers = 1;   // of the DiT or the text encoder; 0: all
     int tokens = 30;  // real tokens of the prompt, stage text
     std::string dtype = "auto";
+    std::string quantization = "none";  // of the DiT's matrices
 };
 
 struct StageWork {

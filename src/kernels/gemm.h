@@ -46,7 +46,7 @@ constexpr std::int64_t gemm_panel_bytes(const GemmLayout& layout, std::int64_t w
     return words * layout.columns * layout.column_bytes;
 }
 
-enum class GemmSource { fp32, bf16, int8 };  // int8: columns of int8 kernels only
+enum class GemmSource { fp32, bf16, int8 };  // int8: columns only
 
 // Rows to be packed: words [rows][words_stride]; the depth is filled up with zeros to whole words.
 struct GemmRows {
@@ -98,11 +98,11 @@ struct GemmFinish {
     const float* bias = nullptr;  // [columns] or null
     GemmActivation activation = GemmActivation::none;
     void* out = nullptr;
-    GemmSource type = GemmSource::bf16;  // of out
-    std::int64_t out_stride = 0;         // elements
+    GemmSource type = GemmSource::bf16;     // of out
+    std::int64_t out_stride = 0;            // elements
+    const float* column_factors = nullptr;  // [columns]: the sums are multiplied by them first
     // int8 only: result = (sum - 128 * column_sums) * row_factors * column_factors
     const float* row_factors = nullptr;         // [rows]
-    const float* column_factors = nullptr;      // [columns]
     const std::int32_t* column_sums = nullptr;  // [columns]
 };
 

@@ -46,11 +46,15 @@ inline __m512 load_numbers(const void* row, GemmSource type, int first, int elem
     const __mmask16 mask = first_lanes(elements - first);
     if (type == GemmSource::fp32)
         return _mm512_maskz_loadu_ps(mask, static_cast<const float*>(row) + first);
+    if (type == GemmSource::int8)
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
+            _mm_maskz_loadu_epi8(mask, static_cast<const std::int8_t*>(row) + first)));
     return widen(_mm256_maskz_loadu_epi16(mask, static_cast<const std::uint16_t*>(row) + first));
 }
 
 inline const void* row_at(const void* source, GemmSource type, std::int64_t element) {
-    return static_cast<const char*>(source) + element * (type == GemmSource::fp32 ? 4 : 2);
+    const int bytes = type == GemmSource::fp32 ? 4 : type == GemmSource::bf16 ? 2 : 1;
+    return static_cast<const char*>(source) + element * bytes;
 }
 
 // Largest magnitude lane by lane; NaN is passed over.
@@ -176,7 +180,10 @@ void finish_avx512(const GemmFinish& call, const Load& load) {
 template <class M>
 void finish_floats(const GemmFinish& call) {
     finish_avx512<M>(call, [&](int i, int j, __mmask16 mask) {
-        return _mm512_maskz_loadu_ps(mask, call.sums + i * call.sums_stride + j);
+        const __m512 x = _mm512_maskz_loadu_ps(mask, call.sums + i * call.sums_stride + j);
+        return call.column_factors == nullptr
+                   ? x
+                   : _mm512_mul_ps(x, _mm512_maskz_loadu_ps(mask, call.column_factors + j));
     });
 }
 

@@ -8,6 +8,7 @@ namespace {
 
 float number(const void* source, GemmSource type, std::int64_t at) {
     if (type == GemmSource::fp32) return static_cast<const float*>(source)[at];
+    if (type == GemmSource::int8) return static_cast<const std::int8_t*>(source)[at];
     const std::uint32_t bits = std::uint32_t{static_cast<const std::uint16_t*>(source)[at]} << 16;
     float x;
     std::memcpy(&x, &bits, sizeof x);
@@ -65,6 +66,7 @@ void finish(const GemmFinish& call) {
     for (int i = 0; i < call.rows; ++i) {
         for (int j = 0; j < call.columns; ++j) {
             float x = call.sums[i * call.sums_stride + j];
+            if (call.column_factors != nullptr) x *= call.column_factors[j];
             if (call.bias != nullptr) x += call.bias[j];
             x = activate(x, call.activation);
             const std::int64_t at = i * call.out_stride + j;

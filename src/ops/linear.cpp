@@ -4,6 +4,7 @@
 #include "ops/linear_cpu.h"
 #include "ops/stats.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
@@ -12,8 +13,27 @@
 namespace zoetrope::ops {
 namespace {
 
-// Elements of a weight that linear_fp32 widens at a time: 16 MiB in float32.
+// Elements of a weight that are widened at a time: 16 MiB in float32.
 constexpr std::int64_t kWidenedElements = std::int64_t{1} << 22;
+
+// A linear layer in `dtype` over weights of a lower precision, widened part by part.
+at::Tensor linear_by_parts(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias,
+                           at::ScalarType dtype) {
+    const std::int64_t rows = weight.data.size(0);
+    const std::int64_t step = std::max<std::int64_t>(1, kWidenedElements / weight.data.size(1));
+    std::vector<at::Tensor> parts;
+    for (std::int64_t first = 0; first < rows; first += step) {
+        const std::int64_t count = std::min(step, rows - first);
+        at::Tensor part = weight.data.narrow(0, first, count);
+        part = weight.factors.defined()
+                   ? (part.to(at::kFloat) * weight.factors.narrow(0, first, count).unsqueeze(1))
+                         .to(dtype)
+                   : part.to(dtype);
+        parts.push_back(bias.defined() ? at::linear(x, part, bias.narrow(0, first, count))
+                                       : at::linear(x, part));
+    }
+    return parts.size() == 1 ? parts[0] : at::cat(parts, -1);
+}
 
 }  // namespace
 
@@ -30,9 +50,10 @@ at::Tensor linear(const LinearArgs& args) {
     if (linear_cpu_takes(args, isa)) return linear_cpu(args, isa);
     ZT_CHECK(!int8, internal, "linear on {}: the weight is packed for another operator",
              args.x.device().str());
-    const at::Tensor& weight = args.weight.data;
-    at::Tensor out =
-        args.bias.defined() ? at::linear(args.x, weight, args.bias) : at::linear(args.x, weight);
+    const bool narrow = args.weight.layout == MatrixLayout::int8_rows;
+    at::Tensor out = narrow ? linear_by_parts(args.x, args.weight, args.bias, args.x.scalar_type())
+                     : args.bias.defined() ? at::linear(args.x, args.weight.data, args.bias)
+                                           : at::linear(args.x, args.weight.data);
     switch (args.epilogue) {
         case Epilogue::none: return out;
         case Epilogue::gelu_tanh: return at::gelu_(out, "tanh");
@@ -47,15 +68,15 @@ at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tens
     const at::Tensor wide_bias = bias.to(at::kFloat);
     if (weight.data.scalar_type() == at::kFloat) return at::linear(x, weight.data, wide_bias);
     const OperatorScope scope("linear_fp32");
-    const std::int64_t rows = weight.data.size(0);
-    const std::int64_t step = std::max<std::int64_t>(1, kWidenedElements / weight.data.size(1));
-    std::vector<at::Tensor> parts;
-    for (std::int64_t first = 0; first < rows; first += step) {
-        const std::int64_t count = std::min(step, rows - first);
-        parts.push_back(at::linear(x, weight.data.narrow(0, first, count).to(at::kFloat),
-                                   wide_bias.narrow(0, first, count)));
+    return linear_by_parts(x, weight, wide_bias, at::kFloat);
+}
+
+std::int64_t Matrix::bytes() const {
+    std::int64_t sum = 0;
+    for (const at::Tensor& part : {data, factors, sums}) {
+        if (part.defined()) sum += static_cast<std::int64_t>(part.nbytes());
     }
-    return parts.size() == 1 ? parts[0] : at::cat(parts, -1);
+    return sum;
 }
 
 }  // namespace zoetrope::ops

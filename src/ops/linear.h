@@ -14,24 +14,27 @@ namespace zoetrope::ops {
 
 // How a matrix lies in memory. Operators check the tag: a mismatch is an error, never garbage.
 enum class MatrixLayout {
-    plain,  // [out, in], row-major
-    int8,   // panels of 8-bit numbers, packed for this CPU by quantise_int8()
+    plain,      // [out, in], row-major
+    int8,       // panels of 8-bit numbers, packed for this CPU by quantise_int8()
+    int8_rows,  // [out, in], row-major 8-bit numbers: quantise_int8_rows()
 };
 
 struct Matrix {
     at::Tensor data;
     MatrixLayout layout = MatrixLayout::plain;
-    // int8 only: what a row of the matrix was divided by and the sum of its 8-bit numbers.
-    at::Tensor factors;                         // [out] fp32
-    at::Tensor sums;                            // [out] int32
-    std::array<std::int64_t, 2> features = {};  // out, in
+    // Of 8-bit numbers: what a row of the matrix was divided by.
+    at::Tensor factors;  // [out] fp32
+    // int8 only: the sum of a row's 8-bit numbers, and the matrix' size.
+    at::Tensor sums;  // [out] int32
+    std::array<std::int64_t, 2> features = {};
 
     std::int64_t out_features() const {
-        return layout == MatrixLayout::plain ? data.size(0) : features[0];
+        return layout == MatrixLayout::int8 ? features[0] : data.size(0);
     }
     std::int64_t in_features() const {
-        return layout == MatrixLayout::plain ? data.size(1) : features[1];
+        return layout == MatrixLayout::int8 ? features[1] : data.size(1);
     }
+    std::int64_t bytes() const;
 };
 
 enum class Epilogue { none, gelu_tanh, gelu_erf, silu };
@@ -52,8 +55,11 @@ at::Tensor linear(const LinearArgs& args);
 at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
 
 // Rows of a weight [out, in] (float32, bf16 or fp16) quantised to 8 bits, each by its largest
-// magnitude, for a linear() that quantises every row of x by its own. Errors: unsupported where the
-// CPU has no instructions for it.
+// magnitude. The first is for a linear() that quantises every row of x by its own and multiplies in
+// int8; where the CPU has no instructions for that, takes_int8() is false. The second only saves
+// memory: linear() multiplies in the dtype of x.
 Matrix quantise_int8(const at::Tensor& weight);
+Matrix quantise_int8_rows(const at::Tensor& weight);
+bool takes_int8(at::Device device, at::ScalarType dtype);
 
 }  // namespace zoetrope::ops

@@ -6,14 +6,11 @@
 #include "ops/peak.h"
 #include "ops/share_out.h"
 
-#include <ATen/TensorIndexing.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/amax.h>
-#include <ATen/ops/clamp_min.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/round.h>
 #include <ATen/ops/sum.h>
 
 #include <vector>
@@ -36,6 +33,8 @@ constexpr std::int64_t kRowPadding = 16;
 constexpr std::int64_t kPanelLimit = std::int64_t{64} << 20;  // bytes
 constexpr std::int64_t kRowsLimit = std::int64_t{6} << 20;    // bytes
 constexpr float kInt8Range = 127;
+// Elements of a weight that are quantised at a time: 16 MiB in float32.
+constexpr std::int64_t kQuantisedElements = std::int64_t{1} << 22;
 constexpr float kLeastMagnitude = 1e-30F;  // of a row of weights: one of zeros is divided by it
 
 struct Row {
@@ -60,7 +59,9 @@ const Row* find_kernel(bool int8, Isa isa) {
 }
 
 GemmSource source_of(at::ScalarType dtype) {
-    return dtype == at::kFloat ? GemmSource::fp32 : GemmSource::bf16;
+    return dtype == at::kFloat  ? GemmSource::fp32
+           : dtype == at::kChar ? GemmSource::int8
+                                : GemmSource::bf16;
 }
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -282,8 +283,8 @@ private:
                     (first * out_.stride(0) + column) * out_.element_size(),
              .type = source_of(out_.scalar_type()),
              .out_stride = out_.stride(0),
-             .row_factors = scratch.factors,
              .column_factors = behind(weight_.factors),
+             .row_factors = scratch.factors,
              .column_sums =
                  packed_weight_ ? weight_.sums.const_data_ptr<std::int32_t>() + column : nullptr});
     }
@@ -322,7 +323,8 @@ bool linear_cpu_takes(const LinearArgs& args, Isa isa) {
     const at::ScalarType dtype = args.x.scalar_type();
     if (!args.x.is_cpu() || args.x.numel() == 0 || find_kernel(int8, isa) == nullptr) return false;
     if (int8) return dtype == at::kBFloat16 || dtype == at::kFloat;
-    return isa < Isa::amx && dtype == at::kBFloat16 && args.weight.data.stride(1) == 1;
+    const bool narrow = args.weight.layout == MatrixLayout::int8_rows;
+    return (isa < Isa::amx || narrow) && dtype == at::kBFloat16 && args.weight.data.stride(1) == 1;
 }
 
 at::Tensor linear_cpu(const LinearArgs& args, Isa isa) {
@@ -353,38 +355,49 @@ std::int64_t linear_cpu_workspace(int threads) {
     return kPanelLimit + threads * (2 * kRowsLimit + sums);
 }
 
+bool takes_int8(at::Device device, at::ScalarType dtype) {
+    return device.is_cpu() && find_kernel(true, kernels::isa()) != nullptr &&
+           (dtype == at::kBFloat16 || dtype == at::kFloat);
+}
+
+Matrix quantise_int8_rows(const at::Tensor& weight) {
+    Matrix matrix{.data = at::empty(weight.sizes(), weight.options().dtype(at::kChar)),
+                  .layout = MatrixLayout::int8_rows,
+                  .factors = at::empty({weight.size(0)}, weight.options().dtype(at::kFloat))};
+    const std::int64_t step = std::max<std::int64_t>(1, kQuantisedElements / weight.size(1));
+    for (std::int64_t first = 0; first < weight.size(0); first += step) {
+        const std::int64_t count = std::min(step, weight.size(0) - first);
+        const at::Tensor rows = weight.narrow(0, first, count).to(at::kFloat);
+        const at::Tensor factors =
+            at::amax(at::abs(rows), {1}).clamp_min_(kLeastMagnitude).div_(kInt8Range);
+        matrix.data.narrow(0, first, count).copy_((rows / factors.unsqueeze(1)).round_());
+        matrix.factors.narrow(0, first, count).copy_(factors);
+    }
+    return matrix;
+}
+
 Matrix quantise_int8(const at::Tensor& weight) {
-    const Row* row = find_kernel(true, kernels::isa());
-    ZT_CHECK(row != nullptr && weight.is_cpu() && weight.dim() == 2, internal,
-             "quantise_int8: no kernel for it");
-    const GemmKernel kernel = row->make();
+    ZT_CHECK(takes_int8(weight.device(), at::kFloat), internal, "quantise_int8: no kernel for it");
+    const GemmKernel kernel = find_kernel(true, kernels::isa())->make();
+    const Matrix rows = quantise_int8_rows(weight);
     const std::int64_t columns = weight.size(0), in = weight.size(1);
     const std::int64_t bytes = gemm_panel_bytes(kernel.layout, gemm_words(kernel.layout, in));
     const std::int64_t panels = ceil_div(columns, kernel.layout.columns);
     Matrix matrix{.data = at::empty({panels, bytes}, at::kByte),
                   .layout = MatrixLayout::int8,
-                  .factors = at::empty({columns}, at::kFloat),
-                  .sums = at::empty({columns}, at::kInt),
+                  .factors = rows.factors,
+                  .sums = at::sum(rows.data, {1}, false, at::kInt),
                   .features = {columns, in}};
-    at::parallel_for(0, panels, 1, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t panel = begin; panel < end; ++panel) {
-            const std::int64_t first = panel * kernel.layout.columns;
-            const std::int64_t count =
-                std::min<std::int64_t>(kernel.layout.columns, columns - first);
-            const at::Tensor rows = weight.narrow(0, first, count).to(at::kFloat);
-            const at::Tensor largest = at::clamp_min(at::amax(at::abs(rows), {1}), kLeastMagnitude);
-            const at::Tensor factors = largest / kInt8Range;
-            const at::Tensor rounded =
-                at::round(rows / factors.unsqueeze(1)).to(at::kChar).contiguous();
-            matrix.factors.narrow(0, first, count).copy_(factors);
-            matrix.sums.narrow(0, first, count).copy_(at::sum(rounded, {1}, false, at::kInt));
-            kernel.pack_columns({.source = rounded.const_data_ptr(),
-                                 .type = GemmSource::int8,
-                                 .stride = in,
-                                 .columns = static_cast<int>(count),
-                                 .elements = static_cast<int>(in),
-                                 .panel = matrix.data[panel].mutable_data_ptr()});
-        }
+    share_out(panels, threads(), [&](std::int64_t panel, auto) {
+        const std::int64_t first = panel * kernel.layout.columns;
+        kernel.pack_columns(
+            {.source = rows.data.const_data_ptr<std::int8_t>() + first * in,
+             .type = GemmSource::int8,
+             .stride = in,
+             .columns =
+                 static_cast<int>(std::min<std::int64_t>(kernel.layout.columns, columns - first)),
+             .elements = static_cast<int>(in),
+             .panel = static_cast<std::uint8_t*>(matrix.data.mutable_data_ptr()) + panel * bytes});
     });
     return matrix;
 }

@@ -100,6 +100,13 @@ Peak measured_peak(at::ScalarType dtype) {
     return best;
 }
 
+Peak product_peak(at::ScalarType products) {
+    for (const Loop& loop : kLoops) {
+        if (loop.products == products && kernels::has(loop.isa)) return measure(loop);
+    }
+    return {};
+}
+
 Isa fastest_bf16_products() {
     static const Isa fastest = choose_bf16_products();
     return fastest;

@@ -19,6 +19,9 @@ struct Peak {
 // fp16 or of float32. Char: u8 by s8. CPU only.
 Peak measured_peak(at::ScalarType dtype);
 
+// The same with products of that very dtype alone; 0 where the CPU has none.
+Peak product_peak(at::ScalarType products);
+
 // With whose products bf16 numbers are multiplied soonest: avx512bf16, avx512fp16 or the best of
 // float32, by a measurement of a few milliseconds, once per process; the one that ZOETROPE_ISA
 // names, where it does. (Emerald Rapids: fp16 2.2 and bf16 0.5 times float32; Zen 5: bf16 1.8

@@ -11,6 +11,11 @@
 #include <utility>
 
 namespace zoetrope {
+namespace {
+
+constexpr std::string_view kQuantizations[] = {"none", "int8", "int8-weight-only"};
+
+}  // namespace
 
 // Written only where its lease count goes from 0 to 1 (holding loading_) or from 1 to 0 (holding
 // mutex_), so whoever holds a lease reads `matrix` without a lock.
@@ -21,12 +26,43 @@ struct Residency::Slot {
     bool mapped = false;
 };
 
+std::string_view name_of(Quantization quantization) {
+    return kQuantizations[static_cast<std::size_t>(quantization)];
+}
+
+Quantization parse_quantization(std::string_view text) {
+    const auto* found = std::find(std::begin(kQuantizations), std::end(kQuantizations), text);
+    ZT_CHECK(text != "fp8", unsupported, "fp8 is not built yet: accepted are {}",
+             fmt::join(kQuantizations, ", "));
+    ZT_CHECK(found != std::end(kQuantizations), bad_request, "'{}' is unknown: accepted are {}",
+             text, fmt::join(kQuantizations, ", "));
+    return static_cast<Quantization>(found - std::begin(kQuantizations));
+}
+
+void check_quantization(const ResidencyOptions& options) {
+    ZT_CHECK(options.quantization != Quantization::int8 ||
+                 ops::takes_int8(options.device, options.compute_dtype),
+             unsupported,
+             "int8 on {} in {} is not available: it takes a CPU with AVX512-VNNI and bf16 or fp32; "
+             "int8-weight-only and none run everywhere",
+             options.device.str(), c10::toString(options.compute_dtype));
+}
+
 Residency::Residency(Weights weights, ResidencyOptions options)
     : weights_(std::make_unique<const Weights>(std::move(weights))),
       options_(options),
       slots_(weights_->params().size()) {}
 
 Residency::~Residency() = default;
+
+std::int64_t Residency::bytes_of(const Param& param) const {
+    std::int64_t elements = 1;
+    for (const std::int64_t n : param.shape) elements *= n;
+    // 8-bit numbers, and for each row a factor and a sum.
+    if (param.role == Role::matrix && options_.quantization != Quantization::none)
+        return elements + 8 * param.shape[0];
+    return elements * static_cast<std::int64_t>(c10::elementSize(dtype_of(param)));
+}
 
 at::ScalarType Residency::dtype_of(const Param& param) const {
     switch (param.role) {
@@ -39,7 +75,12 @@ at::ScalarType Residency::dtype_of(const Param& param) const {
 ops::Matrix Residency::materialise(const Param& param) const {
     try {
         const at::Tensor tensor = weights_->read(param).to(options_.device, dtype_of(param));
-        return ops::Matrix{tensor};
+        if (param.role != Role::matrix) return {tensor};
+        switch (options_.quantization) {
+            case Quantization::none: return {tensor};
+            case Quantization::int8: return ops::quantise_int8(tensor);
+            case Quantization::int8_weight_only: return ops::quantise_int8_rows(tensor);
+        }
     } catch (const std::bad_alloc&) {
     } catch (const c10::OutOfMemoryError&) {
     } catch (const c10::Error& error) {
@@ -70,7 +111,7 @@ Lease Residency::lease(std::span<const Param> params) {
         // Nobody else touches a slot without leases while loading_ is held.
         ops::Matrix matrix = materialise(weights_->params()[static_cast<std::size_t>(param.id)]);
         const std::lock_guard lock(mutex_);
-        slot.bytes = matrix.data.numel() * static_cast<std::int64_t>(matrix.data.element_size());
+        slot.bytes = matrix.bytes();
         // Memory that the tensor does not own, and so cannot resize, is the mapped file's.
         slot.mapped = matrix.layout == ops::MatrixLayout::plain && matrix.data.has_storage() &&
                       !matrix.data.storage().resizable();

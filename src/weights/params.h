@@ -18,6 +18,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace zoetrope {
@@ -42,10 +43,20 @@ struct Param {
     bool declared() const { return id >= 0; }
 };
 
+// How matrices (Role::matrix) are held: as they are computed in, in 8 bits and multiplied in 8
+// bits, or in 8 bits to save memory.
+enum class Quantization { none, int8, int8_weight_only };
+// "none", "int8", "int8-weight-only". Errors: bad_request with the names, unsupported for fp8.
+Quantization parse_quantization(std::string_view text);
+std::string_view name_of(Quantization quantization);
+
 struct ResidencyOptions {
     at::Device device = at::kCPU;
     at::ScalarType compute_dtype = at::kFloat;
+    Quantization quantization = Quantization::none;
 };
+// Errors: unsupported where the device cannot multiply 8-bit numbers, with what it can do.
+void check_quantization(const ResidencyOptions& options);
 
 class Lease;
 
@@ -66,6 +77,8 @@ public:
 
     const ResidencyOptions& options() const { return options_; }
     at::ScalarType dtype_of(const Param& param) const;
+    // Bytes that a lease of it takes.
+    std::int64_t bytes_of(const Param& param) const;
 
     // Bytes that leases hold in memory of their own now, and at most so far. Views into a mapped
     // file count as `mapped_bytes` instead: the kernel may drop their pages at any time.
