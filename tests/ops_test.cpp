@@ -7,9 +7,13 @@
 #include "ops/peak.h"
 #include "ops/stats.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
@@ -131,6 +135,111 @@ TEST(Norm, HalfPrecisionIsRoundedOnce) {
     const at::Tensor weight = at::randn({64});
     const at::Tensor exact = rms_norm(x.to(at::kFloat), weight, 1e-6);
     EXPECT_EQ(largest(rms_norm(x, weight, 1e-6), exact.to(at::kBFloat16)), 0);
+    EXPECT_EQ(largest(rms_norm(x, weight, 1e-6, at::kFloat), exact), 0);
+}
+
+// What a tensor of other strides or another batch gives equals the same numbers side by side.
+TEST(Norm, ColumnsOfAWiderMatrix) {
+    const c10::InferenceMode inference;
+    const Collection collection;
+    const std::int64_t channels = 24;
+    const at::Tensor wide = at::randn({2, 7, 3 * channels});
+    const at::Tensor weight = at::randn({channels}), bias = at::randn({channels});
+    const at::Tensor angle = at::randn({7, 6});
+    const RotaryTable rotary{angle.cos(), angle.sin()};
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+        const at::Tensor part = wide.to(dtype).narrow(2, channels, channels);
+        const at::Tensor whole = part.contiguous();
+        EXPECT_EQ(largest(rms_norm_rotary(part, weight, 1e-6, rotary),
+                          rms_norm_rotary(whole, weight, 1e-6, rotary)),
+                  0);
+        EXPECT_EQ(largest(rms_norm(part, weight, 1e-6), rms_norm(whole, weight, 1e-6)), 0);
+        EXPECT_EQ(largest(layer_norm(part, weight, bias, 1e-6, at::kBFloat16),
+                          layer_norm(whole, weight, bias, 1e-6, at::kBFloat16)),
+                  0);
+        at::Tensor sum = at::randn({2, 7, channels}), same = sum.clone();
+        add_gated(sum, part, {}, {});
+        add_gated(same, whole, {}, {});
+        EXPECT_EQ(largest(sum, same), 0);
+    }
+    EXPECT_TRUE(collection.fallbacks().empty());
+}
+
+// Samples, frames and pieces of them that end in the middle of a thread's share.
+TEST(Norm, ManyTokensOfSeveralSamples) {
+    const c10::InferenceMode inference;
+    const std::int64_t tokens = 6 * 37, channels = 1001;
+    const at::Tensor x = at::randn({3, tokens, channels});
+    const at::Tensor table = at::randn({2, 6, channels});
+    const at::Tensor shift = table.select(1, 0), scale = table.select(1, 3);  // rows far apart
+    const FrameIndex frames{{0, 1, 1, 0, 0, 1}, 37};
+    const at::Tensor out = layer_norm_modulate(x, shift, scale, frames, 1e-6, at::kFloat);
+    const at::Tensor centred = x.to(at::kDouble) - x.to(at::kDouble).mean(-1, true);
+    const at::Tensor normed = centred / (centred.pow(2).mean(-1, true) + 1e-6).sqrt();
+    for (std::int64_t frame = 0; frame < 6; ++frame) {
+        const std::int64_t row = frames.rows[static_cast<std::size_t>(frame)];
+        const at::Tensor wanted = normed.narrow(1, frame * 37, 37) * (scale[row] + 1) + shift[row];
+        EXPECT_LT(largest(out.narrow(1, frame * 37, 37), wanted), 4e-6);
+    }
+    const int threads = at::get_num_threads();
+    at::set_num_threads(1);
+    const at::Tensor alone = layer_norm_modulate(x, shift, scale, frames, 1e-6, at::kFloat);
+    at::set_num_threads(threads);
+    EXPECT_EQ(largest(out, alone), 0);
+}
+
+TEST(Norm, TablesThatDoNotFitAreErrors) {
+    const c10::InferenceMode inference;
+    const at::Tensor x = at::randn({1, 4, 8}), row = at::randn({1, 8});
+    EXPECT_THROW(layer_norm_modulate(x, row, at::randn({1, 7}), {}, 1e-6, at::kFloat), Error);
+    EXPECT_THROW(layer_norm_modulate(x, row, row, {{0, 1}, 2}, 1e-6, at::kFloat), Error);
+    EXPECT_THROW(layer_norm_modulate(x, row, row, {{0}, 3}, 1e-6, at::kFloat), Error);
+    EXPECT_THROW(rms_norm(x, row.to(at::kBFloat16), 1e-6), Error);
+    const at::Tensor angle = at::randn({3, 4});
+    EXPECT_THROW(rms_norm_rotary(x, at::randn({8}), 1e-6, {angle, angle}), Error);
+    at::Tensor sum = at::randn({1, 3, 8});
+    EXPECT_THROW(add_gated(sum, x, {}, {}), Error);
+}
+
+// fp16 has no kernel on the CPU: ATen computes it, and the report says so.
+TEST(Norm, HalfGoesToATenAndIsCounted) {
+    const c10::InferenceMode inference;
+    const Collection collection;
+    const at::Tensor x = at::randn({2, 5, 24}).to(at::kHalf), wide = x.to(at::kFloat);
+    const at::Tensor row = at::randn({1, 24}), weight = row[0];
+    const at::Tensor angle = at::randn({5, 6});
+    const RotaryTable rotary{angle.cos(), angle.sin()};
+    constexpr double kStep = 8e-3;  // of half-precision numbers up to 8
+    EXPECT_LT(largest(layer_norm_modulate(x, row, row, {}, 1e-6, at::kFloat),
+                      layer_norm_modulate(wide, row, row, {}, 1e-6, at::kFloat)),
+              4e-6);
+    EXPECT_LT(largest(rms_norm_rotary(x, weight, 1e-6, rotary),
+                      rms_norm_rotary(wide, weight, 1e-6, rotary)),
+              kStep);
+    EXPECT_EQ(collection.fallbacks().at("rms_norm_rotary Half to Half: no kernel"), 1);
+    at::Tensor sum = at::randn({2, 5, 24}), same = sum.clone();
+    add_gated(sum, x, row, {});
+    add_gated(same, wide, row, {});
+    EXPECT_LT(largest(sum, same), 1e-6);
+}
+
+TEST(Norm, ActivationsInPlaceAndWithCast) {
+    const c10::InferenceMode inference;
+    const at::Tensor x = at::randn({3, 1, 1000}) * 3;
+    for (const auto which : {kernels::Activation::gelu_tanh, kernels::Activation::silu}) {
+        const at::Tensor wide = x.to(at::kDouble);
+        const at::Tensor wanted =
+            which == kernels::Activation::silu ? at::silu(wide) : at::gelu(wide, "tanh");
+        at::Tensor out = x.clone();
+        activate(out, which, out);
+        EXPECT_LT(largest(out, wanted), 2e-6);  // 1.3e-7 of numbers up to 13
+        at::Tensor narrow = at::empty(x.sizes(), x.options().dtype(at::kBFloat16));
+        activate(x, which, narrow);
+        EXPECT_EQ(largest(narrow, out.to(at::kBFloat16)), 0);
+        at::Tensor half = x.to(at::kHalf);
+        activate(half, which, half);
+        EXPECT_LT(largest(half, wanted), 8e-3);
+    }
 }
 
 TEST(Linear, WideProductOfANarrowWeight) {
@@ -144,7 +253,7 @@ TEST(Linear, WideProductOfANarrowWeight) {
 
 TEST(Linear, PackedWeightsOfAnotherLayoutAreRefused) {
     const at::Tensor weight = at::randn({3, 4});
-    EXPECT_THROW(linear({.x = at::randn({2, 4}), .weight = {weight, MatrixLayout::onednn}}), Error);
+    EXPECT_THROW(linear({.x = at::randn({2, 4}), .weight = {weight, MatrixLayout::int8}}), Error);
 }
 
 TEST(Stats, NestedOperatorsCountOnce) {

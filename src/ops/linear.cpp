@@ -2,13 +2,13 @@
 
 #include "base/error.h"
 #include "ops/linear_cpu.h"
+#include "ops/norm.h"
 #include "ops/stats.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/silu.h>
 
 namespace zoetrope::ops {
 namespace {
@@ -56,9 +56,9 @@ at::Tensor linear(const LinearArgs& args) {
                                            : at::linear(args.x, args.weight.data);
     switch (args.epilogue) {
         case Epilogue::none: return out;
-        case Epilogue::gelu_tanh: return at::gelu_(out, "tanh");
+        case Epilogue::gelu_tanh: activate(out, kernels::Activation::gelu_tanh, out); break;
         case Epilogue::gelu_erf: return at::gelu_(out, "none");
-        case Epilogue::silu: return at::silu_(out);
+        case Epilogue::silu: activate(out, kernels::Activation::silu, out); break;
     }
     return out;
 }

@@ -1,13 +1,18 @@
 // Norms, modulation, gates and rotary embedding: the element-wise work between the matrix products.
 //
-// Statistics, modulation and rotation are computed in float32 and rounded once to the dtype of x,
-// which is what Diffusers does. Modulation comes as a few distinct rows (one per distinct time
-// step) and an index per latent frame, never per token. Pure functions, any thread.
+// Statistics, modulation and rotation are computed in float32 and rounded once to the dtype of the
+// result, which is what Diffusers does. Modulation comes as a few distinct rows (one per distinct
+// time step) and an index per latent frame, never per token. On the CPU, float32 and bf16 whose
+// channels lie side by side (columns of a wider matrix too) take one pass over memory. Results do
+// not depend on the number of threads. Pure functions, any thread; they use the operator threads.
 #pragma once
+
+#include "kernels/norm.h"
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace zoetrope::ops {
@@ -34,8 +39,9 @@ at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
 void add_gated(at::Tensor& residual, const at::Tensor& x, const at::Tensor& gate,
                const FrameIndex& frames);
 
-// RMSNorm over the last dimension. x: [..., C]; weight: [C] fp32 -> x's dtype.
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+// RMSNorm over the last dimension. x: [..., C]; weight: [C] fp32 -> `dtype`, without it x's.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
+                    std::optional<at::ScalarType> dtype = {});
 
 // cos and sin of the rotation angles of each pair of channels, fp32: [L, D / 2].
 struct RotaryTable {
@@ -47,5 +53,9 @@ struct RotaryTable {
 // x: [B, L, H * D]; weight: [H * D] fp32 -> [B, L, H, D] in x's dtype
 at::Tensor rms_norm_rotary(const at::Tensor& x, const at::Tensor& weight, double eps,
                            const RotaryTable& rotary);
+
+// out = activation(x), computed in float32 and rounded once; out may be x. x, out: the same shape,
+// contiguous, any float dtype
+void activate(const at::Tensor& x, kernels::Activation which, at::Tensor& out);
 
 }  // namespace zoetrope::ops

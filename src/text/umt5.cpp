@@ -259,14 +259,14 @@ at::Tensor Umt5Encoder::encode(std::span<const std::int32_t> ids, const Lease& l
         const Block& block = blocks_[index];
         const at::ScalarType dtype = lease[block.position_bias].scalar_type();
         const auto normed = [&](const Param& weight) {
-            return ops::rms_norm(sum, lease[weight], config_.layer_norm_epsilon).to(dtype);
+            return ops::rms_norm(sum, lease[weight], config_.layer_norm_epsilon, dtype);
         };
         sum.add_(attend(block, normed(block.attention_norm), buckets, lease));
         sum.add_(feed_forward(block, normed(block.feed_forward_norm), lease));
         ops::trace(fmt::format("umt5.block.{}", index), sum);
     }
     const at::ScalarType dtype = lease[blocks_.front().position_bias].scalar_type();
-    return ops::rms_norm(sum, lease[final_norm_], config_.layer_norm_epsilon).to(dtype);
+    return ops::rms_norm(sum, lease[final_norm_], config_.layer_norm_epsilon, dtype);
 }
 
 double Umt5Encoder::flop(std::int64_t tokens) const {
