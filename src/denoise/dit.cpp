@@ -303,9 +303,18 @@ at::Tensor Dit::cross_attention(const Block& block, at::Tensor x, Prepared::KeyV
 }
 
 at::Tensor Dit::feed_forward(const Block& block, at::Tensor x, const Lease& lease) const {
-    const at::Tensor hidden =
-        apply_linear(x, block.up_weight, block.up_bias, lease, ops::Epilogue::gelu_tanh);
-    return apply_linear(hidden, block.down_weight, block.down_bias, lease);
+    const at::Tensor rows = x.flatten(0, 1);
+    const at::Tensor out = at::empty(rows.sizes(), rows.options());
+    for (std::int64_t first = 0; first < rows.size(0); first += kFeedForwardTokens) {
+        const std::int64_t count = std::min(kFeedForwardTokens, rows.size(0) - first);
+        const at::Tensor hidden = apply_linear(rows.narrow(0, first, count), block.up_weight,
+                                               block.up_bias, lease, ops::Epilogue::gelu_tanh);
+        ops::linear({.x = hidden,
+                     .weight = lease.matrix(block.down_weight),
+                     .bias = lease[block.down_bias],
+                     .out = out.narrow(0, first, count)});
+    }
+    return out.view(x.sizes());
 }
 
 at::Tensor Dit::head(const State& state, const Lease& lease) const {

@@ -133,6 +133,10 @@ public:
     Memory memory(const LatentSize& size, std::int64_t text_length, std::int64_t element) const;
 
 private:
+    // Tokens whose hidden layer exists at a time: 73 MB in bf16 for the 1.3B model instead of the
+    // 587 MB of a whole video of 32,760 tokens.
+    static constexpr std::int64_t kFeedForwardTokens = 4096;
+
     struct Attention {
         Param q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out_weight, out_bias;
         Param q_norm, k_norm;

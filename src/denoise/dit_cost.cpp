@@ -1,5 +1,9 @@
 // What a pass over the DiT costs: operations and memory, from shapes alone.
 #include "denoise/dit.h"
+#include "ops/device.h"
+#include "ops/linear.h"
+
+#include <algorithm>
 
 namespace zoetrope {
 
@@ -26,13 +30,14 @@ Dit::Memory Dit::memory(const LatentSize& size, std::int64_t text_length,
     const std::int64_t dim = config_.dim();
     constexpr std::int64_t kFloat = 4;  // bytes
     // Self-attention at its widest: queries, keys, values, its result, and the copies of keys and
-    // values that LibTorch packs. Feed-forward: its input and the hidden layer, which GELU changes
-    // in place, then its output.
+    // values that are packed. Feed-forward: its input and output, and some tokens' hidden layer.
     const std::int64_t attention = tokens * dim * 6 * element;
-    const std::int64_t feed_forward = tokens * (2 * dim + config_.ffn_dim) * element;
+    const std::int64_t feed_forward =
+        (2 * tokens * dim + std::min(tokens, kFeedForwardTokens) * config_.ffn_dim) * element;
     const std::int64_t residual = tokens * dim * kFloat;
     Memory memory;
-    memory.activations = std::max(attention, feed_forward);
+    memory.activations =
+        std::max(attention, feed_forward) + ops::linear_workspace_bytes(ops::threads());
     memory.per_branch = residual + config_.num_layers * 2 * text_length * dim * element +
                         tokens * config_.attention_head_dim * kFloat;  // rotary table
     return memory;

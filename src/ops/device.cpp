@@ -139,7 +139,10 @@ void synchronize(at::Device device) {
     c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
 }
 
-void limit_heap() { ::mallopt(M_MMAP_THRESHOLD, 1 << 20); }
+void limit_heap() {
+    ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    ::setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);  // read by LibTorch's allocator
+}
 
 void release_cached_memory() { ::malloc_trim(0); }
 

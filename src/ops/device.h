@@ -51,8 +51,9 @@ bool reset_peak_memory();
 void synchronize(at::Device device);
 
 // Has malloc map every tensor of 1 MiB and more by itself, so that its memory goes back to the
-// system when the tensor dies. By default glibc keeps freed blocks of up to 32 MiB, and the
-// resident set of a run grows to half as much again as its tensors. Process-wide; call once, early.
+// system when the tensor dies (by default glibc keeps freed blocks of up to 32 MiB, and the
+// resident set of a run grows to half as much again as its tensors), and LibTorch ask for huge
+// pages, which make mapping cheap. Process-wide; call once, before the first tensor.
 void limit_heap();
 
 // Gives memory cached by allocators and by malloc back to the system.

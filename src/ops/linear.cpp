@@ -38,6 +38,7 @@ at::Tensor linear_by_parts(const at::Tensor& x, const Matrix& weight, const at::
 }  // namespace
 
 at::Tensor linear(const LinearArgs& args) {
+    ZT_CHECK(!args.out.defined() || args.out.is_contiguous(), internal, "linear: out has gaps");
     const double rows = static_cast<double>(args.x.numel()) / static_cast<double>(args.x.size(-1));
     ZT_CHECK(args.x.size(-1) == args.weight.in_features(), internal,
              "linear: {} channels by a weight of [{}, {}]", args.x.size(-1),
@@ -55,12 +56,12 @@ at::Tensor linear(const LinearArgs& args) {
                      : args.bias.defined() ? at::linear(args.x, args.weight.data, args.bias)
                                            : at::linear(args.x, args.weight.data);
     switch (args.epilogue) {
-        case Epilogue::none: return out;
+        case Epilogue::none: break;
         case Epilogue::gelu_tanh: activate(out, kernels::Activation::gelu_tanh, out); break;
-        case Epilogue::gelu_erf: return at::gelu_(out, "none");
+        case Epilogue::gelu_erf: at::gelu_(out, "none"); break;
         case Epilogue::silu: activate(out, kernels::Activation::silu, out); break;
     }
-    return out;
+    return args.out.defined() ? args.out.copy_(out.view(args.out.sizes())) : out;
 }
 
 at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias) {

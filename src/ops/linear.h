@@ -44,9 +44,10 @@ struct LinearArgs {
     Matrix weight;    // [out, in]
     at::Tensor bias;  // [out], same dtype; undefined: none
     Epilogue epilogue = Epilogue::none;
+    at::Tensor out;  // optional [rows, out], contiguous: where the result is to be written
 };
 
-// -> [..., out], dtype of x
+// -> [..., out], dtype of x; `out` itself where it is given
 at::Tensor linear(const LinearArgs& args);
 
 // The same in float32 over weights of a lower precision, for the few rows where rounding would be
@@ -60,6 +61,8 @@ at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tens
 // memory: linear() multiplies in the dtype of x.
 Matrix quantise_int8(const at::Tensor& weight);
 Matrix quantise_int8_rows(const at::Tensor& weight);
+// What linear() holds beside its arguments and result on the CPU, at most.
+std::int64_t linear_workspace_bytes(int threads);
 bool takes_int8(at::Device device, at::ScalarType dtype);
 
 }  // namespace zoetrope::ops

@@ -336,7 +336,8 @@ at::Tensor linear_cpu(const LinearArgs& args, Isa isa) {
     const std::int64_t columns = args.weight.out_features();
     std::vector<std::int64_t> shape = args.x.sizes().vec();
     shape.back() = columns;
-    const at::Tensor out = at::empty({x.size(0), columns}, x.options());
+    at::Tensor result = args.out.defined() ? args.out : at::empty(shape, x.options());
+    const at::Tensor out = result.view({x.size(0), columns});
     const at::Tensor bias =
         args.bias.defined() ? args.bias.to(at::kFloat).contiguous() : at::Tensor();
     using kernels::GemmActivation;
@@ -345,12 +346,11 @@ at::Tensor linear_cpu(const LinearArgs& args, Isa isa) {
                                       : args.epilogue == Epilogue::silu ? GemmActivation::silu
                                                                         : GemmActivation::none;
     Product(row->make(), x, args.weight, bias, activation, out).run();
-    at::Tensor result = out.view(shape);
     if (args.epilogue == Epilogue::gelu_erf) at::gelu_(result, "none");
     return result;
 }
 
-std::int64_t linear_cpu_workspace(int threads) {
+std::int64_t linear_workspace_bytes(int threads) {
     const std::int64_t sums = 4 * kBlockRows * (kGroupColumns + 96);
     return kPanelLimit + threads * (2 * kRowsLimit + sums);
 }

@@ -2,7 +2,7 @@
 // operator threads and picks the kernel.
 //
 // Every sum over the depth has a fixed order, whatever the number of rows or threads. Any thread;
-// holds up to linear_cpu_workspace() bytes beside the result while it runs.
+// holds up to linear_workspace_bytes() beside the result while it runs.
 #pragma once
 
 #include "kernels/cpu.h"
@@ -19,8 +19,5 @@ at::Tensor linear_cpu(const LinearArgs& args, kernels::Isa isa);
 // Up to which instruction set kernels are to be used for bf16: fastest_bf16_products(), or isa()
 // where that is AMX.
 kernels::Isa linear_cpu_isa();
-
-// Bytes at most.
-std::int64_t linear_cpu_workspace(int threads);
 
 }  // namespace zoetrope::ops
