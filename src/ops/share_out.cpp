@@ -1,0 +1,22 @@
+#include "ops/share_out.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace zoetrope::ops {
+
+void share_out(std::int64_t items, int threads,
+               const std::function<void(std::int64_t item, std::int64_t worker)>& work) {
+    std::atomic<std::int64_t> next{0};
+    at::parallel_for(0, std::min<std::int64_t>(items, threads), 1,
+                     [&](std::int64_t begin, std::int64_t end) {
+                         for (std::int64_t worker = begin; worker < end; ++worker) {
+                             for (std::int64_t item = next++; item < items; item = next++)
+                                 work(item, worker);
+                         }
+                     });
+}
+
+}  // namespace zoetrope::ops
