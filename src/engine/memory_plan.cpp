@@ -31,8 +31,6 @@ PartBytes bytes_of(const Residency& residency, std::span<const Param> params) {
 MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
     Parts& parts = *parts_;
     const auto element = static_cast<std::int64_t>(c10::elementSize(parts.compute.compute_dtype));
-    const auto vae_element =
-        static_cast<std::int64_t>(c10::elementSize(parts.vae_compute.compute_dtype));
     const LatentSize size{parts.vae_config.latent_frames(request.num_frames),
                           request.height / parts.vae_config.scale_factor_spatial,
                           request.width / parts.vae_config.scale_factor_spatial};
@@ -83,15 +81,15 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
     if (request.request.output_type != OutputType::latent) {
         const auto& vae = parts.open_vae();
         const PartBytes bytes = bytes_of(*vae.residency, vae.layers.decoder_params());
-        plan.stages.push_back(
-            {"decode",
-             {{"process", process},
-              {"weights", bytes.weights},
-              {"conversion", bytes.largest},
-              {"activations", vae.layers.decode_peak_bytes(size.height, size.width, vae_element)},
-              {"frames", 3LL * 4 * request.height * request.width *
-                             parts.vae_config.scale_factor_temporal * 3},
-              {"latents", latents}}});
+        plan.stages.push_back({"decode",
+                               {{"process", process},
+                                {"weights", bytes.weights},
+                                {"conversion", bytes.largest},
+                                {"activations", vae.layers.decode_peak_bytes(
+                                                    size.height, size.width, parts.vae_compute)},
+                                {"frames", 3LL * 4 * request.height * request.width *
+                                               parts.vae_config.scale_factor_temporal * 3},
+                                {"latents", latents}}});
         if (request.request.output_type == OutputType::tensor) {
             // float32 frames of all outputs, held until they are written
             plan.stages.back().parts["tensors"] = 3LL * 4 * request.height * request.width *

@@ -30,11 +30,13 @@ struct Part {
     }
 };
 
-template <typename Layers, typename Config>
+// layer_options: what the layers take beside their config.
+template <typename Layers, typename Config, typename... Options>
 std::unique_ptr<Part<Layers>> open_part(const char* component, const std::filesystem::path& path,
-                                        const Config& config, const ResidencyOptions& compute) {
+                                        const Config& config, const ResidencyOptions& compute,
+                                        const Options&... layer_options) {
     Weights weights = Weights::open(component, path);
-    Layers layers(config, weights);
+    Layers layers(config, weights, layer_options...);
     weights.check();
     auto residency = std::make_unique<Residency>(std::move(weights), compute);
     return std::make_unique<Part<Layers>>(

@@ -49,15 +49,17 @@ struct Loaded {
     Layers layers;
     Lease lease;
 
-    template <typename Config>
-    Loaded(const char* component, const Config& config, const ResidencyOptions& compute)
+    template <typename Config, typename... Options>
+    Loaded(const char* component, const Config& config, const ResidencyOptions& compute,
+           const Options&... layer_options)
         : Loaded(Weights::random(component, {.seed = kSeed, .dtype = compute.compute_dtype}),
-                 config, compute) {}
+                 config, compute, layer_options...) {}
 
 private:
-    template <typename Config>
-    Loaded(Weights weights, const Config& config, const ResidencyOptions& compute)
-        : layers(config, weights) {
+    template <typename Config, typename... Options>
+    Loaded(Weights weights, const Config& config, const ResidencyOptions& compute,
+           const Options&... layer_options)
+        : layers(config, weights, layer_options...) {
         residency = std::make_unique<Residency>(std::move(weights), compute);
         lease = residency->lease_all();
     }
@@ -123,8 +125,11 @@ StageWork vae_work(const StageOptions& options, const Shape& shape, at::ScalarTy
     VaeConfig config;
     config.latents_mean.assign(16, 0);
     config.latents_std.assign(16, 1);
-    auto model =
-        std::make_shared<Loaded<Vae>>("vae", config, ResidencyOptions{.compute_dtype = dtype});
+    // As the engine does it on the CPU.
+    const VaeOptions vae_options{.bf16_products = dtype != at::kFloat};
+    dtype = at::kFloat;
+    auto model = std::make_shared<Loaded<Vae>>(
+        "vae", config, ResidencyOptions{.compute_dtype = dtype}, vae_options);
     const LatentSize size = latent_size(options, shape);
     StageWork work;
     if (decode) {

@@ -4,6 +4,8 @@
 
 #include <ATen/ops/cat.h>
 
+#include <algorithm>
+
 namespace zoetrope::vae {
 namespace {
 
@@ -14,39 +16,76 @@ at::Tensor tokens_of(const at::Tensor& x) {
 
 }  // namespace
 
-CausalConv::Shape conv_3x3x3(std::int64_t in, std::int64_t out) {
+ConvShape conv_3x3x3(std::int64_t in, std::int64_t out) {
     return {.in = in, .out = out, .options = {.time_padding = 2, .padding = {1, 1, 1, 1}}};
 }
 
-CausalConv::Shape conv_1x1x1(std::int64_t in, std::int64_t out) {
+ConvShape conv_1x1x1(std::int64_t in, std::int64_t out) {
     return {.in = in, .out = out, .kernel = {1, 1, 1}};
 }
 
-CausalConv::CausalConv(Builder& builder, const std::string& prefix, const Shape& shape)
-    : shape_(shape), reach_(shape.kernel[0] - shape.options.stride[0]) {
-    const auto [time, height, width] = shape.kernel;
-    std::vector<std::int64_t> weight = {shape.out, shape.in, time, height, width};
+at::Tensor ConvParams::weight_of(const Lease& lease) const {
+    return shape.planar ? lease[weight].unsqueeze(2) : lease[weight];
+}
+
+ops::PackedConv ConvParams::pack(const Lease& lease, kernels::Isa isa) const {
+    return ops::pack_conv(weight_of(lease), lease[bias], shape.spec(), isa);
+}
+
+void Ledger::take(std::int64_t bytes) {
+    const auto found = std::find(spare.begin(), spare.end(), bytes);
+    if (found == spare.end()) {
+        hold(bytes);
+    } else {
+        spare.erase(found);
+    }
+}
+
+CausalConv::CausalConv(Builder& builder, const std::string& prefix, const ConvShape& shape)
+    : reach_(shape.kernel[0] - shape.options.stride[0]), place_(builder.convs.size()) {
+    const auto weight_shape = shape.weight();
+    std::vector<std::int64_t> weight(weight_shape.begin(), weight_shape.end());
     if (shape.planar) weight.erase(weight.begin() + 2);
-    weight_ = builder.weights.param(prefix + ".weight", weight, Role::conv);
-    bias_ = builder.weights.param(prefix + ".bias", {shape.out}, Role::vector);
+    params_ = {.shape = shape,
+               .weight = builder.weights.param(prefix + ".weight", weight, Role::conv),
+               .bias = builder.weights.param(prefix + ".bias", {shape.out}, Role::vector)};
+    builder.convs.push_back(params_);
     if (reach_ > 0) slot_ = builder.slots++;
 }
 
+ops::ConvStage CausalConv::stage(Carried& carried, const at::Tensor& gamma, bool silu) const {
+    return {.conv = (*carried.packed)[place_],
+            .gamma = gamma,
+            .silu = silu,
+            .history = reach_ > 0 ? &carried.histories[slot_] : nullptr};
+}
+
 at::Tensor CausalConv::forward(const at::Tensor& x, const Lease& lease, Carried& carried) const {
-    ops::CausalConv3dArgs args{
-        .x = x,
-        .weight = shape_.planar ? lease[weight_].unsqueeze(2) : lease[weight_],
-        .bias = lease[bias_],
-        .options = shape_.options};
+    if (carried.packed != nullptr) {
+        const ops::ConvStage own = stage(carried, {}, false);
+        return ops::causal_conv3d_cpu({&own, 1}, {.x = x, .pool = &carried.pool});
+    }
+    ops::CausalConv3dArgs args{.x = x,
+                               .weight = params_.weight_of(lease),
+                               .bias = lease[params_.bias],
+                               .options = params_.shape.options};
     if (reach_ > 0) args.history = carried.frames[slot_];
     at::Tensor out = ops::causal_conv3d(args);
     args.history.reset();
     carry(x, carried);
-    return out;
+    if (params_.shape.frames_per_step == 1) return out;
+    // [B, 2C, T, H, W] -> [B, C, 2T, H, W]
+    return out.permute({0, 2, 3, 4, 1})
+        .unflatten(4, {2, out.size(1) / 2})
+        .permute({0, 1, 4, 2, 3, 5})
+        .flatten(1, 2)
+        .permute({0, 4, 1, 2, 3});
 }
 
 void CausalConv::carry(const at::Tensor& x, Carried& carried) const {
     if (reach_ == 0) return;
+    if (carried.packed != nullptr)
+        return ops::carry_cpu(stage(carried, {}, false), {.x = x, .pool = &carried.pool});
     at::Tensor& slot = carried.frames[slot_];
     const std::int64_t frames = x.size(2);
     if (frames == reach_) {
@@ -62,20 +101,64 @@ void CausalConv::carry(const at::Tensor& x, Carried& carried) const {
     }
 }
 
-ops::ClipShape CausalConv::account(const ops::ClipShape& x, Ledger& ledger) const {
-    const auto [time, height, width] = shape_.kernel;
+ops::ConvCost CausalConv::cost(const ops::ClipShape& x, const Ledger& ledger) const {
     const std::int64_t history = reach_ > 0 ? ledger.frames[slot_] : 0;
-    const ops::ConvCost cost = ops::causal_conv3d_cost(
-        x, history, {shape_.out, shape_.in, time, height, width}, shape_.options);
+    ops::ConvCost cost =
+        ops::causal_conv3d_cost(x, history, params_.shape.weight(), params_.shape.options);
+    cost.result.channels /= params_.shape.frames_per_step;
+    cost.result.frames *= params_.shape.frames_per_step;
+    return cost;
+}
+
+ops::ClipShape CausalConv::account(const ops::ClipShape& x, Ledger& ledger) const {
+    const ops::ConvCost cost = this->cost(x, ledger);
     ledger.flop += cost.flop;
     ledger.hold(cost.result);
+    if (ledger.packed()) {
+        for (std::int64_t t = 0; t < x.frames; ++t) {
+            account_frame_in(x, ledger);
+            account_frame_out(x, ledger);
+        }
+        if (reach_ > 0) account_trim(x, reach_, ledger);
+        return cost.result;
+    }
     ledger.pass(cost.workspace * ledger.element);
     account_carry(x, ledger);
+    // While the halves are put in order.
+    if (params_.shape.frames_per_step > 1) ledger.pass(cost.result.elements() * ledger.element);
     return cost.result;
+}
+
+std::int64_t CausalConv::frame_bytes(const ops::ClipShape& x, const Ledger& ledger) const {
+    return ops::conv_cpu_bytes(x, params_.shape.spec(), ledger.isa).frame;
+}
+
+void CausalConv::account_frame_in(const ops::ClipShape& x, Ledger& ledger) const {
+    ledger.take(frame_bytes(x, ledger));
+    if (reach_ > 0) ledger.frames[slot_] += 1;
+}
+
+void CausalConv::account_frame_out(const ops::ClipShape& x, Ledger& ledger) const {
+    const auto bytes = ops::conv_cpu_bytes(x, params_.shape.spec(), ledger.isa);
+    if (bytes.products > 0) {
+        ledger.take(bytes.products);
+        ledger.give(bytes.products);
+    }
+    account_trim(x, params_.shape.kernel[0] - 1, ledger);
+}
+
+void CausalConv::account_trim(const ops::ClipShape& x, std::int64_t kept, Ledger& ledger) const {
+    const std::int64_t bytes = frame_bytes(x, ledger);
+    if (reach_ == 0) return ledger.give(bytes);
+    for (std::int64_t& frames = ledger.frames[slot_]; frames > kept; --frames) ledger.give(bytes);
 }
 
 void CausalConv::account_carry(const ops::ClipShape& x, Ledger& ledger) const {
     if (reach_ == 0) return;
+    if (ledger.packed()) {
+        for (std::int64_t t = 0; t < x.frames; ++t) account_frame_in(x, ledger);
+        return account_trim(x, reach_, ledger);
+    }
     const std::int64_t before = ledger.frames[slot_];
     const std::int64_t after = std::min(reach_, before + x.frames);
     const std::int64_t frame = x.channels * x.height * x.width * ledger.element;
@@ -100,6 +183,23 @@ ops::ClipShape RmsNorm::account(const ops::ClipShape& x, Ledger& ledger) const {
     return x;
 }
 
+at::Tensor forward_normed(const RmsNorm& norm, bool silu, const CausalConv& conv,
+                          const at::Tensor& x, const Lease& lease, Carried& carried) {
+    if (carried.packed == nullptr)
+        return conv.forward(norm.forward(x, lease, silu), lease, carried);
+    const ops::ConvStage stage = conv.stage(carried, norm.gamma(lease), silu);
+    return ops::causal_conv3d_cpu({&stage, 1}, {.x = x, .pool = &carried.pool});
+}
+
+ops::ClipShape account_normed(const RmsNorm& norm, const CausalConv& conv, const ops::ClipShape& x,
+                              Ledger& ledger) {
+    if (ledger.packed()) return conv.account(x, ledger);
+    norm.account(x, ledger);
+    const ops::ClipShape out = conv.account(x, ledger);
+    ledger.drop(x);
+    return out;
+}
+
 ResidualBlock::ResidualBlock(Builder& builder, const std::string& prefix, std::int64_t in,
                              std::int64_t out)
     : norm1_(builder, prefix + ".norm1", in, false),
@@ -110,28 +210,48 @@ ResidualBlock::ResidualBlock(Builder& builder, const std::string& prefix, std::i
 }
 
 at::Tensor ResidualBlock::forward(const at::Tensor& x, const Lease& lease, Carried& carried) const {
-    at::Tensor h = norm1_.forward(x, lease, true);
-    h = conv1_.forward(h, lease, carried);
-    h = norm2_.forward(h, lease, true);
-    h = conv2_.forward(h, lease, carried);
-    return h.add_(shortcut_ ? shortcut_->forward(x, lease, carried) : x);
+    const at::Tensor past = shortcut_ ? shortcut_->forward(x, lease, carried) : x;
+    if (carried.packed != nullptr) {
+        const ops::ConvStage stages[] = {conv1_.stage(carried, norm1_.gamma(lease), true),
+                                         conv2_.stage(carried, norm2_.gamma(lease), true)};
+        return ops::causal_conv3d_cpu(
+            stages, {.x = x, .residual = past, .out = past, .pool = &carried.pool});
+    }
+    at::Tensor h = forward_normed(norm1_, true, conv1_, x, lease, carried);
+    h = forward_normed(norm2_, true, conv2_, h, lease, carried);
+    return h.add_(past);
 }
 
 ops::ClipShape ResidualBlock::account(const ops::ClipShape& x, Ledger& ledger) const {
-    norm1_.account(x, ledger);
-    const ops::ClipShape h = conv1_.account(x, ledger);
-    ledger.drop(x);
-    norm2_.account(h, ledger);
+    if (ledger.packed()) return account_packed(x, ledger);
+    if (shortcut_) shortcut_->account(x, ledger);
+    const ops::ClipShape h = account_normed(norm1_, conv1_, x, ledger);
+    account_normed(norm2_, conv2_, h, ledger);
     ledger.drop(h);
-    conv2_.account(h, ledger);
-    ledger.drop(h);
-    if (shortcut_) ledger.drop(shortcut_->account(x, ledger));
+    if (shortcut_) ledger.drop(h);
+    return h;
+}
+
+ops::ClipShape ResidualBlock::account_packed(const ops::ClipShape& x, Ledger& ledger) const {
+    ops::ClipShape h = x;
+    if (shortcut_) {
+        h = shortcut_->account(x, ledger);
+    } else {
+        ledger.hold(x);  // x itself, which is the result: its caller drops it once
+    }
+    ledger.flop += conv1_.cost(x, ledger).flop + conv2_.cost(h, ledger).flop;
+    for (std::int64_t t = 0; t < x.frames; ++t) {
+        conv1_.account_frame_in(x, ledger);
+        conv2_.account_frame_in(h, ledger);
+        conv1_.account_frame_out(x, ledger);
+        conv2_.account_frame_out(h, ledger);
+    }
     return h;
 }
 
 AttentionBlock::AttentionBlock(Builder& builder, const std::string& prefix, std::int64_t channels)
     : norm_(builder, prefix + ".norm", channels, true) {
-    CausalConv::Shape shape = conv_1x1x1(channels, 3 * channels);
+    ConvShape shape = conv_1x1x1(channels, 3 * channels);
     shape.planar = true;
     to_qkv_ = CausalConv(builder, prefix + ".to_qkv", shape);
     shape.out = channels;
@@ -140,9 +260,8 @@ AttentionBlock::AttentionBlock(Builder& builder, const std::string& prefix, std:
 
 at::Tensor AttentionBlock::forward(const at::Tensor& x, const Lease& lease,
                                    Carried& carried) const {
-    const at::Tensor normed = norm_.forward(x, lease, false);
     const std::vector<at::Tensor> qkv =
-        tokens_of(to_qkv_.forward(normed, lease, carried)).chunk(3, 3);
+        tokens_of(forward_normed(norm_, false, to_qkv_, x, lease, carried)).chunk(3, 3);
     const at::Tensor attended =
         ops::attention({.q = qkv[0], .k = qkv[1], .v = qkv[2]}).out;  // [B * T, H * W, 1, C]
     const at::Tensor clip = attended.view({x.size(0), x.size(2), x.size(3), x.size(4), x.size(1)})
@@ -151,8 +270,7 @@ at::Tensor AttentionBlock::forward(const at::Tensor& x, const Lease& lease,
 }
 
 ops::ClipShape AttentionBlock::account(const ops::ClipShape& x, Ledger& ledger) const {
-    norm_.account(x, ledger);
-    const ops::ClipShape qkv = to_qkv_.account(x, ledger);
+    const ops::ClipShape qkv = account_normed(norm_, to_qkv_, x, ledger);
     const auto pixels = static_cast<double>(x.height * x.width);
     ledger.flop += 4.0 * static_cast<double>(x.elements()) * pixels;  // q k^T, then times v
     ledger.hold(x);                                                   // attended
@@ -160,7 +278,6 @@ ops::ClipShape AttentionBlock::account(const ops::ClipShape& x, Ledger& ledger) 
     proj_.account(x, ledger);
     ledger.drop(x);
     ledger.drop(qkv);
-    ledger.drop(x);  // normed
     return x;
 }
 
@@ -193,33 +310,22 @@ Upsample::Upsample(Builder& builder, const std::string& prefix, const Shape& sha
                         .planar = true});
     if (shape.temporal) {
         time_conv_.emplace(builder, prefix + ".time_conv",
-                           CausalConv::Shape{.in = shape.in,
-                                             .out = 2 * shape.in,
-                                             .kernel = {3, 1, 1},
-                                             .options = {.time_padding = 2}});
+                           ConvShape{.in = shape.in,
+                                     .out = 2 * shape.in,
+                                     .kernel = {3, 1, 1},
+                                     .options = {.time_padding = 2},
+                                     .frames_per_step = 2});
     }
 }
 
 at::Tensor Upsample::forward(at::Tensor x, const Lease& lease, Carried& carried) const {
-    if (time_conv_ && !carried.first) {
-        x = time_conv_->forward(x, lease, carried);
-        // The halves of the channels are two frames: [B, 2C, T, H, W] -> [B, C, 2T, H, W].
-        x = x.permute({0, 2, 3, 4, 1})
-                .unflatten(4, {2, x.size(1) / 2})
-                .permute({0, 1, 4, 2, 3, 5})
-                .flatten(1, 2)
-                .permute({0, 4, 1, 2, 3});
-    }
+    if (time_conv_ && !carried.first) x = time_conv_->forward(x, lease, carried);
     return conv_.forward(x, lease, carried);
 }
 
 ops::ClipShape Upsample::account(ops::ClipShape x, Ledger& ledger) const {
     if (!time_conv_ || ledger.first) return conv_.account(x, ledger);
-    ops::ClipShape doubled = x;
-    doubled.frames *= 2;
-    ledger.drop(time_conv_->account(x, ledger));
-    ledger.hold(doubled);
-    ledger.pass(doubled.elements() * ledger.element);  // while the halves are put in order
+    const ops::ClipShape doubled = time_conv_->account(x, ledger);
     const ops::ClipShape out = conv_.account(doubled, ledger);
     ledger.drop(doubled);
     return out;
@@ -235,10 +341,10 @@ Downsample::Downsample(Builder& builder, const std::string& prefix, std::int64_t
              .planar = true}) {
     if (temporal) {
         time_conv_.emplace(builder, prefix + ".time_conv",
-                           CausalConv::Shape{.in = channels,
-                                             .out = channels,
-                                             .kernel = {3, 1, 1},
-                                             .options = {.stride = {2, 1, 1}}});
+                           ConvShape{.in = channels,
+                                     .out = channels,
+                                     .kernel = {3, 1, 1},
+                                     .options = {.stride = {2, 1, 1}}});
     }
 }
 

@@ -1,12 +1,13 @@
 // The layers of the Wan VAE: causal convolutions with carried features, residual blocks, attention,
 // resampling.
 //
+// Convolutions run on our own kernels where the stream has packed weights, else on ATen.
 // A layer keeps Params; forward() takes the clip, a Lease on them, and the Carried features of the
 // stream that it runs in. account() is its twin on sizes alone: it counts into a Ledger what
 // forward() computes and holds. Layers are immutable; a Carried belongs to one stream.
 #pragma once
 
-#include "ops/conv.h"
+#include "ops/conv_cpu.h"
 #include "weights/params.h"
 #include "weights/weights.h"
 
@@ -20,10 +21,36 @@
 
 namespace zoetrope::vae {
 
-// What layers are built from: the weights, and the slots for carried features, handed out in order.
+struct ConvShape {
+    std::int64_t in = 0;
+    std::int64_t out = 0;
+    std::array<std::int64_t, 3> kernel = {3, 3, 3};  // time, height, width
+    ops::ConvOptions options;
+    bool planar = false;  // the weight is that of a 2D convolution, [out, in, height, width]
+    std::int64_t frames_per_step = 1;  // 2: the halves of the result's channels are two frames
+    bool spread_taps = false;          // see ops::ConvSpec
+
+    std::array<std::int64_t, 5> weight() const {
+        return {out, in, kernel[0], kernel[1], kernel[2]};
+    }
+    ops::ConvSpec spec() const { return {weight(), options, frames_per_step, spread_taps}; }
+};
+
+// A convolution's weight, to be packed.
+struct ConvParams {
+    ConvShape shape;
+    Param weight, bias;
+
+    at::Tensor weight_of(const Lease& lease) const;  // [out, in, time, height, width]
+    ops::PackedConv pack(const Lease& lease, kernels::Isa isa) const;
+};
+
+// What layers are built from: the weights, and the slots for carried features and the places among
+// the convolutions, handed out in order.
 struct Builder {
     Weights& weights;
     std::size_t slots = 0;
+    std::vector<ConvParams> convs;
 };
 
 // What a stream keeps between its chunks. The frames in a slot are the last ones that a layer saw,
@@ -31,18 +58,25 @@ struct Builder {
 struct Carried {
     std::vector<at::Tensor> frames;  // by slot: [B, C, n, H, W], undefined: none
     bool first = true;               // the first chunk runs; it has one frame
+    // Convolutions in a kernel's order, by place; null: they are ATen's. Then:
+    const std::vector<ops::PackedConv>* packed = nullptr;
+    std::vector<ops::ConvHistory> histories;  // by slot, instead of `frames`
+    ops::ConvPool pool;
 };
 
 // Counts operations and live memory for one clip of batch 1. A layer is called with its input
 // counted as held, and returns with its result held as well.
 struct Ledger {
-    std::int64_t element = 0;          // bytes per element
-    std::vector<std::int64_t> frames;  // by slot: carried frames
+    std::int64_t element = 0;              // bytes per element
+    std::vector<std::int64_t> frames;      // by slot: carried frames
+    kernels::Isa isa = kernels::Isa::ref;  // of packed convolutions; ref: ATen's
     bool first = true;
     double flop = 0;
-    std::int64_t held = 0;  // bytes
-    std::int64_t peak = 0;  // bytes
+    std::int64_t held = 0;            // bytes
+    std::int64_t peak = 0;            // bytes
+    std::vector<std::int64_t> spare;  // bytes of frames in the pool, which are held as well
 
+    bool packed() const { return isa != kernels::Isa::ref; }
     void hold(std::int64_t bytes) {
         held += bytes;
         peak = std::max(peak, held);
@@ -54,21 +88,16 @@ struct Ledger {
         hold(bytes);
         drop(bytes);
     }
+    void take(std::int64_t bytes);  // as ops::ConvPool
+    void give(std::int64_t bytes) { spare.push_back(bytes); }
 };
 
 // A convolution causal in time. With time padding it carries the frames that its kernel reaches
 // back.
 class CausalConv {
 public:
-    struct Shape {
-        std::int64_t in = 0;
-        std::int64_t out = 0;
-        std::array<std::int64_t, 3> kernel = {3, 3, 3};  // time, height, width
-        ops::ConvOptions options;
-        bool planar = false;  // the weight is that of a 2D convolution, [out, in, height, width]
-    };
     CausalConv() = default;
-    CausalConv(Builder& builder, const std::string& prefix, const Shape& shape);
+    CausalConv(Builder& builder, const std::string& prefix, const ConvShape& shape);
 
     at::Tensor forward(const at::Tensor& x, const Lease& lease, Carried& carried) const;
     ops::ClipShape account(const ops::ClipShape& x, Ledger& ledger) const;
@@ -77,16 +106,26 @@ public:
     void carry(const at::Tensor& x, Carried& carried) const;
     void account_carry(const ops::ClipShape& x, Ledger& ledger) const;
 
+    // For ops::causal_conv3d_cpu, where the stream has packed weights. gamma: undefined for no norm
+    ops::ConvStage stage(Carried& carried, const at::Tensor& gamma, bool silu) const;
+    // Its twin: a frame comes in and, once its result is computed, the last one not needed goes.
+    void account_frame_in(const ops::ClipShape& x, Ledger& ledger) const;
+    void account_frame_out(const ops::ClipShape& x, Ledger& ledger) const;
+    ops::ConvCost cost(const ops::ClipShape& x, const Ledger& ledger) const;
+
 private:
-    Shape shape_;
-    Param weight_, bias_;
+    std::int64_t frame_bytes(const ops::ClipShape& x, const Ledger& ledger) const;
+    void account_trim(const ops::ClipShape& x, std::int64_t kept, Ledger& ledger) const;
+
+    ConvParams params_;
     std::int64_t reach_ = 0;  // frames that are carried
     std::size_t slot_ = 0;
+    std::size_t place_ = 0;
 };
 
 // 3x3x3 with zeros around, 1x1x1: the shapes of most of the VAE's convolutions.
-CausalConv::Shape conv_3x3x3(std::int64_t in, std::int64_t out);
-CausalConv::Shape conv_1x1x1(std::int64_t in, std::int64_t out);
+ConvShape conv_3x3x3(std::int64_t in, std::int64_t out);
+ConvShape conv_1x1x1(std::int64_t in, std::int64_t out);
 
 class RmsNorm {
 public:
@@ -97,9 +136,17 @@ public:
     at::Tensor forward(const at::Tensor& x, const Lease& lease, bool silu) const;
     ops::ClipShape account(const ops::ClipShape& x, Ledger& ledger) const;
 
+    const at::Tensor& gamma(const Lease& lease) const { return lease[gamma_]; }
+
 private:
     Param gamma_;
 };
+
+// conv(norm(x)), or conv(silu(norm(x))).
+at::Tensor forward_normed(const RmsNorm& norm, bool silu, const CausalConv& conv,
+                          const at::Tensor& x, const Lease& lease, Carried& carried);
+ops::ClipShape account_normed(const RmsNorm& norm, const CausalConv& conv, const ops::ClipShape& x,
+                              Ledger& ledger);
 
 // x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1x1 convolution on the way past where the
 // channels change.
@@ -107,10 +154,13 @@ class ResidualBlock {
 public:
     ResidualBlock(Builder& builder, const std::string& prefix, std::int64_t in, std::int64_t out);
 
+    // May write over x.
     at::Tensor forward(const at::Tensor& x, const Lease& lease, Carried& carried) const;
     ops::ClipShape account(const ops::ClipShape& x, Ledger& ledger) const;
 
 private:
+    ops::ClipShape account_packed(const ops::ClipShape& x, Ledger& ledger) const;
+
     RmsNorm norm1_, norm2_;
     CausalConv conv1_, conv2_;
     std::optional<CausalConv> shortcut_;

@@ -1,19 +1,27 @@
 #include "vae/vae.h"
 
 #include "base/error.h"
+#include "ops/device.h"
+#include "ops/stats.h"
 #include "vae/layers.h"
 
 #include <ATen/ops/tensor.h>
 
+#include <mutex>
+
 namespace zoetrope {
 namespace {
 
+using vae::account_normed;
 using vae::Builder;
 using vae::Carried;
 using vae::CausalConv;
 using vae::conv_1x1x1;
 using vae::conv_3x3x3;
+using vae::ConvParams;
+using vae::ConvShape;
 using vae::Downsample;
+using vae::forward_normed;
 using vae::Ledger;
 using vae::MidBlock;
 using vae::ResidualBlock;
@@ -120,8 +128,7 @@ struct Encoder {
         x = conv_in.forward(x, lease, carried);
         x = run_levels(levels, std::move(x), lease, carried);
         x = mid.forward(std::move(x), lease, carried);
-        x = norm_out.forward(x, lease, true);
-        x = conv_out.forward(x, lease, carried);
+        x = forward_normed(norm_out, true, conv_out, x, lease, carried);
         return quant_conv.forward(x, lease, carried);
     }
 
@@ -131,12 +138,21 @@ struct Encoder {
         account_step(conv_in, x, ledger);
         account_levels(levels, x, ledger);
         account_step(mid, x, ledger);
-        account_step(norm_out, x, ledger);
-        account_step(conv_out, x, ledger);
+        const ops::ClipShape out = account_normed(norm_out, conv_out, x, ledger);
+        ledger.drop(x);
+        x = out;
         account_step(quant_conv, x, ledger);
         ledger.drop(x);
     }
 };
+
+// From channels to colours.
+ConvShape last_conv(const VaeConfig& config) {
+    ConvShape shape =
+        conv_3x3x3(config.decoder_base_dim * config.dim_mult.front(), config.out_channels);
+    shape.spread_taps = true;
+    return shape;
+}
 
 struct Decoder {
     CausalConv post_quant_conv;
@@ -154,9 +170,7 @@ struct Decoder {
           levels(decoder_levels(builder, config)),
           norm_out(builder, "decoder.norm_out", config.decoder_base_dim * config.dim_mult.front(),
                    false),
-          conv_out(
-              builder, "decoder.conv_out",
-              conv_3x3x3(config.decoder_base_dim * config.dim_mult.front(), config.out_channels)) {}
+          conv_out(builder, "decoder.conv_out", last_conv(config)) {}
 
     // latents: [B, z_dim, 1, h, w] -> frames [B, C, n, H, W]
     at::Tensor forward(at::Tensor x, const Lease& lease, Carried& carried) const {
@@ -164,8 +178,7 @@ struct Decoder {
         x = conv_in.forward(x, lease, carried);
         x = mid.forward(std::move(x), lease, carried);
         x = run_levels(levels, std::move(x), lease, carried);
-        x = norm_out.forward(x, lease, true);
-        return conv_out.forward(x, lease, carried).clamp_(-1, 1);
+        return forward_normed(norm_out, true, conv_out, x, lease, carried).clamp_(-1, 1);
     }
 
     void account(const ops::ClipShape& latents, Ledger& ledger) const {
@@ -175,10 +188,17 @@ struct Decoder {
         account_step(conv_in, x, ledger);
         account_step(mid, x, ledger);
         account_levels(levels, x, ledger);
-        account_step(norm_out, x, ledger);
-        account_step(conv_out, x, ledger);
+        const ops::ClipShape out = account_normed(norm_out, conv_out, x, ledger);
+        ledger.drop(x);
+        x = out;
         ledger.drop(x);
     }
+};
+
+// Convolutions in a kernel's order, made when a stream first asks for them.
+struct Packing {
+    std::once_flag once;
+    std::vector<ops::PackedConv> convs;
 };
 
 // An encoder or a decoder with what a stream through it needs.
@@ -186,20 +206,54 @@ template <typename Coder>
 struct Path {
     Coder coder;
     std::size_t slots;
+    std::vector<ConvParams> convs;
     std::vector<Param> params;
+    kernels::Isa isa;  // of packed convolutions; ref: none
+    std::unique_ptr<Packing> packing = std::make_unique<Packing>();
 
-    static Path build(const VaeConfig& config, Weights& weights) {
+    static Path build(const VaeConfig& config, Weights& weights, kernels::Isa isa) {
         const std::size_t before = weights.params().size();
-        Builder builder{weights};
+        Builder builder{.weights = weights};
         Coder coder(builder, config);
         const std::span<const Param> own = weights.params().subspan(before);
-        return {std::move(coder), builder.slots, {own.begin(), own.end()}};
+        return {std::move(coder),
+                builder.slots,
+                std::move(builder.convs),
+                {own.begin(), own.end()},
+                isa};
+    }
+
+    // Null where ATen's convolutions are to be used.
+    const std::vector<ops::PackedConv>* packed(const Lease& lease) const {
+        const at::Tensor& weight = lease[convs.front().weight];
+        if (!weight.is_cpu()) return nullptr;
+        if (isa == kernels::Isa::ref || weight.scalar_type() != at::kFloat) {
+            ops::count_fallback(fmt::format("VAE convolutions in {}: no kernel on this CPU",
+                                            ops::name_of(weight.scalar_type())));
+            return nullptr;
+        }
+        std::call_once(packing->once, [&] {
+            for (const ConvParams& conv : convs) packing->convs.push_back(conv.pack(lease, isa));
+        });
+        return &packing->convs;
+    }
+
+    std::int64_t packed_bytes() const {
+        std::int64_t bytes = 0;
+        for (const ConvParams& conv : convs)
+            bytes += ops::conv_cpu_bytes({}, conv.shape.spec(), isa).weight;
+        return bytes;
     }
 
     // Chunks in a row, one frame in the first and `frames` in each that follows.
     Ledger account(ops::ClipShape clip, std::int64_t frames, std::int64_t chunks,
-                   std::int64_t element) const {
-        Ledger ledger{.element = element, .frames = std::vector<std::int64_t>(slots)};
+                   const ResidencyOptions& compute) const {
+        const auto element = static_cast<std::int64_t>(c10::elementSize(compute.compute_dtype));
+        const bool packs = compute.device.is_cpu() && compute.compute_dtype == at::kFloat;
+        Ledger ledger{.element = element,
+                      .frames = std::vector<std::int64_t>(slots),
+                      .isa = packs ? isa : kernels::Isa::ref};
+        if (ledger.packed()) ledger.hold(packed_bytes());
         clip.frames = 1;
         double chunk_flop = 0;
         for (std::int64_t i = 0; i < std::min(chunks, kSettledChunks); ++i) {
@@ -223,7 +277,9 @@ struct StreamState {
     Carried carried;
 
     StreamState(const Path<Coder>& path_, const Lease& lease_) : path(path_), lease(lease_) {
+        carried.packed = path.packed(lease);
         carried.frames.resize(path.slots);
+        carried.histories.resize(path.slots);
     }
 
     at::Tensor push(const at::Tensor& x) {
@@ -259,9 +315,10 @@ struct Vae::EncodeStream::State : StreamState<Encoder> {
         : StreamState(path_, lease_), config(config_) {}
 };
 
-Vae::Vae(const VaeConfig& config, Weights& weights) : config_(config) {
-    auto encoder = Path<Encoder>::build(config, weights);
-    auto decoder = Path<Decoder>::build(config, weights);
+Vae::Vae(const VaeConfig& config, Weights& weights, const VaeOptions& options) : config_(config) {
+    const kernels::Isa isa = ops::conv_cpu_isa(options.bf16_products);
+    auto encoder = Path<Encoder>::build(config, weights, isa);
+    auto decoder = Path<Decoder>::build(config, weights, isa);
     layers_ = std::make_unique<Layers>(Layers{std::move(encoder), std::move(decoder)});
 }
 
@@ -325,21 +382,21 @@ at::Tensor Vae::EncodeStream::push(const at::Tensor& frames) {
 }
 
 std::int64_t Vae::decode_peak_bytes(std::int64_t latent_height, std::int64_t latent_width,
-                                    std::int64_t element) const {
+                                    const ResidencyOptions& compute) const {
     const ops::ClipShape latents{config_.z_dim, 1, latent_height, latent_width};
-    return layers_->decoder.account(latents, 1, kSettledChunks, element).peak;
+    return layers_->decoder.account(latents, 1, kSettledChunks, compute).peak;
 }
 
 double Vae::decode_flop(std::int64_t latent_frames, std::int64_t latent_height,
                         std::int64_t latent_width) const {
     const ops::ClipShape latents{config_.z_dim, 1, latent_height, latent_width};
-    return layers_->decoder.account(latents, 1, latent_frames, 1).flop;
+    return layers_->decoder.account(latents, 1, latent_frames, {}).flop;
 }
 
 double Vae::encode_flop(std::int64_t frames, std::int64_t height, std::int64_t width) const {
     const ops::ClipShape clip{config_.in_channels, 1, height, width};
     return layers_->encoder
-        .account(clip, config_.scale_factor_temporal, config_.latent_frames(frames), 1)
+        .account(clip, config_.scale_factor_temporal, config_.latent_frames(frames), {})
         .flop;
 }
 

@@ -46,9 +46,15 @@ struct VaeConfig {
     }
 };
 
+struct VaeOptions {
+    // On the CPU, with float32 weights: convolutions by the CPU's best products for bf16
+    // (ops::fastest_bf16_products()), with float32 between them; else by those of float32.
+    bool bf16_products = false;
+};
+
 class Vae {
 public:
-    Vae(const VaeConfig& config, Weights& weights);
+    Vae(const VaeConfig& config, Weights& weights, const VaeOptions& options = {});
     ~Vae();
     Vae(Vae&&) noexcept;
 
@@ -77,7 +83,8 @@ public:
         explicit DecodeStream(std::unique_ptr<State> state);
         std::unique_ptr<State> state_;
     };
-    // The lease covers decoder_params() and outlives the stream.
+    // The lease covers decoder_params() and outlives the stream. On the CPU the first stream packs
+    // the convolutions' weights, which the Vae keeps.
     DecodeStream decode_stream(const Lease& lease) const;
 
     // Takes frames in order of time, gives latents.
@@ -99,10 +106,10 @@ public:
     };
     EncodeStream encode_stream(const Lease& lease) const;
 
-    // Bytes at the peak of decoding (batch 1) beside the weights: activations, carried features and
-    // the operators' workspace, counted over the layers. `element` is bytes per element.
+    // Bytes at the peak of decoding (batch 1) beside the leased weights: packed ones, activations,
+    // carried features and the operators' workspace, counted over the layers.
     std::int64_t decode_peak_bytes(std::int64_t latent_height, std::int64_t latent_width,
-                                   std::int64_t element) const;
+                                   const ResidencyOptions& compute) const;
     // Multiply-adds times two, in convolutions and attention, to decode `latent_frames` of that
     // size, and to encode. What the zero frames before the first would cost is not computed, and
     // not counted.
