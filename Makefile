@@ -6,7 +6,7 @@ TORCH_VERSION ?= 2.13.0
 TORCH_INDEX   ?=
 TORCH_DIR     ?=
 JOBS          ?= $(shell nproc)
-DEMO_PROMPT   ?= a cyan diamond on a black background
+DEMO_PROMPT   ?= a red circle moving right on a beige background
 
 BUILD := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VENV  := $(if $(filter cuda,$(PRESET)),.venv-cuda,.venv)

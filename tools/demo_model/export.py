@@ -60,6 +60,10 @@ def main() -> None:
     pipeline.save_pretrained(args.output)
     shutil.rmtree(args.output / "tokenizer")
     shutil.copytree(args.work / "tokenizer", args.output / "tokenizer")
+    for config in args.output.glob("*/config.json"):  # where it was made is nobody's business
+        settings = json.loads(config.read_text())
+        settings.pop("_name_or_path", None)
+        config.write_text(json.dumps(settings, indent=2) + "\n")
     about = {"name": "demo-t2v", "understands": UNDERSTANDS, "words": data.vocabulary(), "defaults": DEFAULTS}
     (args.output / "zoetrope.json").write_text(json.dumps(about, indent=2) + "\n")
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
