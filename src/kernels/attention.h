@@ -19,13 +19,14 @@ namespace zoetrope::kernels {
 
 constexpr int kAttentionPanel = 8;
 
-// The numbers of packed K and V. Rows of Q and O are bf16 where these are, else float32.
+// The numbers of packed K and V. Rows of Q and O are bf16 where these are, else float32. A key is
+// key_scales[its block] times an fp16 or int8 number, a value value_means[d] + value_scales[d]
+// times it.
 enum class AttentionNumbers {
     float32,
     bf16,
-    fp16,  // each twice in its word; a key is key_scales[0] times them, a value value_scales[d]
-    int8,  // keys plus 128, as u8; a key is key_scales[block] times them, a value is value_means[d]
-           // plus value_scales[d] times them
+    fp16,  // each twice in its word; all key_scales are the same
+    int8,  // keys plus 128, as u8
 };
 
 struct AttentionLayout {
@@ -47,13 +48,15 @@ constexpr AttentionLayout kAttentionAvx2{AttentionNumbers::float32, 96, 128};
 constexpr AttentionLayout kAttentionAvx512{AttentionNumbers::float32, 96, 128};
 constexpr AttentionLayout kAttentionAvx512Bf16{AttentionNumbers::bf16, 96, 256};
 constexpr AttentionLayout kAttentionAvx512Fp16{AttentionNumbers::fp16, 96, 256};
+constexpr AttentionLayout kAttentionInt8Ref{AttentionNumbers::int8, 16, 128};
+constexpr AttentionLayout kAttentionAvx512Vnni{AttentionNumbers::int8, 96, 128};
 
 struct AttentionCall {
     const void* q = nullptr;     // rows of head_size elements
     std::int64_t q_stride = 0;   // elements from one row to the next
     const void* keys = nullptr;  // packed
     const void* values = nullptr;
-    const float* key_scales = nullptr;    // these three where the numbers have them
+    const float* key_scales = nullptr;    // [ceil(L / B)]; these three for fp16 and int8
     const float* value_scales = nullptr;  // [head_size]
     const float* value_means = nullptr;   // [head_size]
     void* out = nullptr;                  // rows of head_size elements
@@ -85,5 +88,11 @@ void attention_avx512(const AttentionCall& call);  // float32
 void attention_avx512bf16(const AttentionCall& call);
 // fp16, 32 queries a register; sums of 32 products and their sums over a block of keys too.
 void attention_avx512fp16(const AttentionCall& call);
+
+// int8, as in "SageAttention" (arXiv:2410.02367) and its 8-bit sums of values: a query is int8
+// times a scale of its own, P is u8, 255 being the largest of its block of keys; sums over a block
+// are exact, sums over blocks float32.
+void attention_int8_ref(const AttentionCall& call);
+void attention_avx512vnni(const AttentionCall& call);
 
 }  // namespace zoetrope::kernels

@@ -1,11 +1,13 @@
-// The AVX-512 registers that the float32 and the bf16 attention kernels share (attention_block.h
-// says what is asked of them). Internal linkage: each file that includes this has its own copy.
+// What the AVX-512 attention kernels share; attention_block.h says what it asks of registers.
+// Internal linkage: each file that includes this has its own copy.
 #pragma once
 
 // GCC 12 takes the undefined vector that its own intrinsics pass on for an uninitialised variable
 // (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
+
+#include "kernels/attention.h"
 
 #include <immintrin.h>
 
@@ -77,6 +79,25 @@ struct Avx512 {
         return _mm512_maskz_loadu_ps(mask, static_cast<const float*>(row) + word);
     }
 };
+
+// Up to 16 rows of the result from lanes: o [head_size][stride] times `inverse` times the scales of
+// V, plus its means.
+[[maybe_unused]] void write_scaled_rows(const AttentionCall& call, int row, const float* o,
+                                        int stride, __m512 inverse) {
+    const int count = call.queries - row < 16 ? call.queries - row : 16;
+    for (int d = 0; d < call.head_size; d += 16) {
+        __m512 tile[16];
+        for (int i = 0; i < 16; ++i) {
+            const __m512 scale = _mm512_mul_ps(inverse, _mm512_set1_ps(call.value_scales[d + i]));
+            tile[i] = _mm512_fmadd_ps(_mm512_loadu_ps(o + (d + i) * stride), scale,
+                                      _mm512_set1_ps(call.value_means[d + i]));
+        }
+        Avx512::transpose(tile);
+        for (int i = 0; i < count; ++i)
+            _mm512_storeu_ps(static_cast<float*>(call.out) + (row + i) * call.out_stride + d,
+                             tile[i]);
+    }
+}
 
 }  // namespace
 }  // namespace zoetrope::kernels

@@ -244,23 +244,10 @@ struct Block {
         return _mm512_scalef_ph(p, _mm512_sub_round_ph(x, whole, kDown));
     }
 
-    // O over the sums, times the scales of V, back into rows.
     void write_rows() const {
         for (int row = 0; row < call.queries; row += 16) {
-            const int count = call.queries - row < 16 ? call.queries - row : 16;
             const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1), _mm512_loadu_ps(sum + row));
-            for (int d = 0; d < call.head_size; d += 16) {
-                __m512 tile[16];
-                for (int i = 0; i < 16; ++i) {
-                    const __m512 scale =
-                        _mm512_mul_ps(inverse, _mm512_set1_ps(call.value_scales[d + i]));
-                    tile[i] = _mm512_mul_ps(_mm512_loadu_ps(o + (d + i) * kGroup + row), scale);
-                }
-                Avx512::transpose(tile);
-                for (int i = 0; i < count; ++i)
-                    _mm512_storeu_ps(
-                        static_cast<float*>(call.out) + (row + i) * call.out_stride + d, tile[i]);
-            }
+            write_scaled_rows(call, row, o + row, kGroup, inverse);
         }
         const auto* tops = reinterpret_cast<const _Float16*>(maximum);
         for (int row = 0; call.row_maximum != nullptr && row < call.queries; ++row) {

@@ -58,14 +58,22 @@ AttentionResult attention_aten(const AttentionArgs& args) {
 // Emerald Rapids Xeon: 256 x 256 0.83 and 1.51, 384 x 384 1.11 and 1.66, 4096 x 32 0.99 and 1.07.
 constexpr std::int64_t kLeastLogits = 1 << 17;
 
+kernels::Isa isa_of(const AttentionArgs& args) {
+    return args.int8 ? kernels::isa() : attention_cpu_isa(args.q.scalar_type());
+}
+
 bool cpu_takes(const AttentionArgs& args) {
     const bool small = args.q.size(1) * args.k.size(1) < kLeastLogits;
     if (small && forced == AttentionBackend::automatic && !args.log_sum_exp) return false;
-    return attention_cpu_takes(args, attention_cpu_isa(args.q.scalar_type()));
+    return attention_cpu_takes(args, isa_of(args));
 }
 
-AttentionResult run_cpu(const AttentionArgs& args) {
-    return attention_cpu(args, attention_cpu_isa(args.q.scalar_type()));
+AttentionResult run_cpu(const AttentionArgs& args) { return attention_cpu(args, isa_of(args)); }
+
+// Whether int8 is quicker here than other numbers.
+bool has_int8(const AttentionArgs& args) {
+    constexpr kernels::Isa kLeast = kernels::Isa::avx512vnni;
+    return args.q.is_cpu() && kernels::has(kLeast) && kernels::isa() >= kLeast;
 }
 
 // One row per backend, best first; the first that takes the call runs.
@@ -101,9 +109,10 @@ void check_shapes(const AttentionArgs& args) {
 
 // "attention BFloat16 [1, 512, 5, 12], 512 keys: no kernel"
 std::string description(const AttentionArgs& args) {
-    return fmt::format("attention {} [{}], {} keys{}: no kernel",
+    return fmt::format("attention {} [{}], {} keys{}{}: no kernel",
                        c10::toString(args.q.scalar_type()), fmt::join(args.q.sizes(), ", "),
-                       args.k.size(1), args.bias.defined() ? ", bias" : "");
+                       args.k.size(1), args.int8 ? ", int8" : "",
+                       args.bias.defined() ? ", bias" : "");
 }
 
 double flop_of(const AttentionArgs& args) {
@@ -121,8 +130,10 @@ AttentionResult attention(const AttentionArgs& given) {
         if (args.bias.defined()) args.bias = args.bias.narrow(3, 0, args.kv_length);
     }
     const OperatorScope scope(args.name, flop_of(args));
-    const kernels::Isa isa = attention_cpu_isa(args.q.scalar_type());
-    if (args.q.is_cpu() && !attention_cpu_takes(args, isa)) count_fallback(description(args));
+    const bool no_int8 = args.int8 && !has_int8(args);
+    if (no_int8 || (args.q.is_cpu() && !attention_cpu_takes(args, isa_of(args))))
+        count_fallback(description(args));
+    if (no_int8) args.int8 = false;
     for (const Row& row : kBackends) {
         if (forced != AttentionBackend::automatic && forced != row.backend) continue;
         if (row.takes(args)) return row.run(args);

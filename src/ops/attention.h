@@ -1,6 +1,7 @@
 // Scaled dot-product attention, forward, not causal: one entry for every device and head size.
 //
-// Promises: softmax and sums in float32; the result has the dtype of q. The backend is chosen by
+// Promises: softmax and sums in float32, or as exact as rounding q, k and v to bf16 is (int8: see
+// below); the result has the dtype of q. The backend is chosen by
 // device, dtype and shape from one table in attention.cpp. Pure function, any thread; uses the
 // operator threads.
 #pragma once
@@ -21,7 +22,9 @@ struct AttentionArgs {
     at::Tensor bias;   // optional, [1 or B, H, Lq, Lk] added to the scaled logits; q's dtype
     double scale = 0;  // of q k^T; 0: 1/sqrt(D)
     const char* name = "attention";  // under which the operator statistics count it
-    bool log_sum_exp = false;        // also give the log of each row's sum of exponentials
+    // Allows products of int8: quicker, and less exact than bf16 (some 1e-2 of the result's size).
+    bool int8 = false;
+    bool log_sum_exp = false;  // also give the log of each row's sum of exponentials
 };
 
 struct AttentionResult {

@@ -4,6 +4,8 @@
 #include "kernels/attention.h"
 #include "ops/attention_pack.h"
 #include "ops/peak.h"
+#include "ops/share_out.h"
+#include "ops/stats.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -31,20 +33,25 @@ struct Kernel {
     void (*run)(const AttentionCall&);
 };
 
-// Best first. Tensors of bf16 may take any kernel, those of float32 a float32 one.
+// Best first. int8 kernels are for calls that ask for them, those of float32 take the other
+// calls, the rest those with bf16 tensors.
 constexpr Kernel kKernels[] = {
     {Isa::avx512fp16, kernels::kAttentionAvx512Fp16, kernels::attention_avx512fp16},
     {Isa::avx512bf16, kernels::kAttentionAvx512Bf16, kernels::attention_avx512bf16},
     {Isa::avx512, kernels::kAttentionAvx512, kernels::attention_avx512},
     {Isa::avx2, kernels::kAttentionAvx2, kernels::attention_avx2},
     {Isa::ref, kernels::kAttentionRef, kernels::attention_ref},
+    {Isa::avx512vnni, kernels::kAttentionAvx512Vnni, kernels::attention_avx512vnni},
+    {Isa::ref, kernels::kAttentionInt8Ref, kernels::attention_int8_ref},
 };
 
-const Kernel* find_kernel(at::ScalarType dtype, Isa isa) {
+const Kernel* find_kernel(at::ScalarType dtype, bool int8, Isa isa) {
     if (dtype != at::kFloat && dtype != at::kBFloat16) return nullptr;
     for (const Kernel& kernel : kKernels) {
-        const bool fits =
-            kernel.layout.numbers == AttentionNumbers::float32 || dtype == at::kBFloat16;
+        const AttentionNumbers numbers = kernel.layout.numbers;
+        const bool fits = int8 ? numbers == AttentionNumbers::int8
+                               : numbers == AttentionNumbers::float32 ||
+                                     (dtype == at::kBFloat16 && numbers != AttentionNumbers::int8);
         if (fits && kernel.isa <= isa && kernels::has(kernel.isa)) return &kernel;
     }
     return nullptr;
@@ -101,19 +108,6 @@ float largest_size(const T* row, std::int64_t count) {
     for (std::int64_t i = 0; i < count; ++i)
         largest = std::max(largest, std::bit_cast<std::int32_t>(as_float(row[i])) & 0x7fffffff);
     return std::bit_cast<float>(largest);
-}
-
-// Runs work(item, worker) for every item; each thread takes the next one when it has done its last.
-template <class Work>
-void share_out(std::int64_t items, int threads, const Work& work) {
-    std::atomic<std::int64_t> next{0};
-    at::parallel_for(0, std::min<std::int64_t>(items, threads), 1,
-                     [&](std::int64_t begin, std::int64_t end) {
-                         for (std::int64_t worker = begin; worker < end; ++worker) {
-                             for (std::int64_t item = next++; item < items; item = next++)
-                                 work(item, worker);
-                         }
-                     });
 }
 
 // One call for tensors of T.
@@ -173,6 +167,8 @@ struct Run {
         each(packing.key_blocks(), [&](std::int64_t slot, std::int64_t block) {
             pack_block(packing, head_at(slot), block, rows_of(args.k, slot), rows_of(args.v, slot));
         });
+        if (kernel.layout.numbers == AttentionNumbers::int8)
+            each(1, [&](std::int64_t slot, auto) { center_values(packing, head_at(slot)); });
     }
 
     // The queries that look at these heads.
@@ -240,14 +236,13 @@ struct Run {
 
     // Whether no logit of these queries can leave the kernel's range; not where one is NaN.
     bool within_limit(const AttentionCall& call) const {
-        float largest = 0;
+        const float factor =
+            call.scale * *std::max_element(call.key_scales, call.key_scales + packing.key_blocks());
         for (int row = 0; row < call.queries; ++row) {
-            const float x = largest_size(query(call, row), sizes.head_size);
-            if (!(x <= largest)) largest = x;
+            const float largest = largest_size(query(call, row), sizes.head_size);
+            if (!(largest * factor <= attention_limit(kernel.layout))) return false;
         }
-        const float key_scale =
-            *std::max_element(call.key_scales, call.key_scales + packing.key_blocks());
-        return largest * key_scale * call.scale <= attention_limit(kernel.layout);
+        return true;
     }
 
     // What the logits of a query lost with the keys' mean.
@@ -300,10 +295,10 @@ Isa attention_cpu_isa(at::ScalarType dtype) {
 bool attention_cpu_takes(const AttentionArgs& args, Isa isa) {
     const auto side_by_side = [](const at::Tensor& x) { return x.is_cpu() && x.stride(3) == 1; };
     const std::int64_t channels = args.q.size(3);
-    return find_kernel(args.q.scalar_type(), isa) != nullptr && !args.bias.defined() &&
-           channels % 16 == 0 && channels >= 64 && channels <= kMaxAttentionChannels && args.q.numel() > 0 &&
-           args.k.size(1) > 0 && args.scale >= 0 && side_by_side(args.q) && side_by_side(args.k) &&
-           side_by_side(args.v);
+    return find_kernel(args.q.scalar_type(), args.int8, isa) != nullptr && !args.bias.defined() &&
+           channels % 16 == 0 && channels >= 64 && channels <= kMaxAttentionChannels &&
+           args.q.numel() > 0 && args.k.size(1) > 0 && args.scale >= 0 && side_by_side(args.q) &&
+           side_by_side(args.k) && side_by_side(args.v);
 }
 
 AttentionResult attention_cpu(const AttentionArgs& args, Isa isa) {
@@ -315,20 +310,28 @@ AttentionResult attention_cpu(const AttentionArgs& args, Isa isa) {
                                .keys = args.k.size(1),
                                .head_size = args.k.size(3),
                                .dtype = args.k.scalar_type(),
+                               .int8 = args.int8,
                                .threads = at::get_num_threads()};
     const auto run = [&]<class T>(T) {
-        Run<T> best{.args = args, .kernel = *find_kernel(sizes.dtype, isa), .sizes = sizes};
-        if (best.compute()) return best.result;
-        Run<T> any{.args = args, .kernel = *find_kernel(at::kFloat, isa), .sizes = sizes};
-        any.compute();
-        return any.result;
+        const Kernel& best = *find_kernel(sizes.dtype, args.int8, isa);
+        Run<T> scaled{.args = args, .kernel = best, .sizes = sizes};
+        if (scaled.compute()) return scaled.result;
+        count_fallback(fmt::format("attention {} [{}], {} keys: beyond the range of {}",
+                                   c10::toString(sizes.dtype), fmt::join(args.q.sizes(), ", "),
+                                   sizes.keys, kernels::name_of(best.isa)));
+        Run<T> exact{.args = args, .kernel = *find_kernel(at::kFloat, false, isa), .sizes = sizes};
+        exact.compute();
+        return exact.result;
     };
     return sizes.dtype == at::kFloat ? run(float{}) : run(std::uint16_t{});
 }
 
 std::int64_t attention_cpu_workspace(const AttentionSizes& sizes, Isa isa) {
-    const Kernel* kernel = find_kernel(sizes.dtype, isa);
-    return kernel == nullptr ? 0 : workspace_bytes(*kernel, sizes);
+    const Kernel* kernel = find_kernel(sizes.dtype, sizes.int8, isa);
+    if (kernel == nullptr) return 0;
+    const std::int64_t bytes = workspace_bytes(*kernel, sizes);
+    if (!kernel->layout.scaled()) return bytes;
+    return std::max(bytes, workspace_bytes(*find_kernel(at::kFloat, false, isa), sizes));
 }
 
 }  // namespace zoetrope::ops

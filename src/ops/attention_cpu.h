@@ -2,9 +2,11 @@
 // operator threads, and picks the kernel.
 //
 // A block of queries is computed whole by one thread, over blocks of keys in a fixed order: the
-// result does not depend on the number of threads. bf16 is computed in bf16 with float32 sums where
-// the CPU is quicker at that, else in float32. Any thread; holds attention_cpu_workspace() bytes
-// beside the result while it runs.
+// result does not depend on the number of threads. bf16 is computed with the products that the CPU
+// is quickest at: of bf16, of fp16 or of float32; int8, where asked for, with those of int8. A call
+// whose numbers fp16 or int8 cannot hold (NaN, infinity, logits in the hundreds by one channel
+// alone) is computed in float32 and counted as a fallback. Any thread; holds
+// attention_cpu_workspace() bytes beside the result while it runs.
 #pragma once
 
 #include "kernels/cpu.h"
@@ -12,7 +14,7 @@
 
 namespace zoetrope::ops {
 
-// Up to which instruction set kernels are to be used: kernels::isa(), for bf16
+// Up to which instruction set kernels are to be used: kernels::isa(), for bf16 products
 // fastest_bf16_products().
 kernels::Isa attention_cpu_isa(at::ScalarType dtype);
 
@@ -29,11 +31,12 @@ struct AttentionSizes {
     std::int64_t keys = 0;
     std::int64_t head_size = 0;
     at::ScalarType dtype = at::kBFloat16;
+    bool int8 = false;
     int threads = 1;
 };
 
-// Bytes of packed keys and values (of as many heads as fit into 64 MiB, at least one) and of each
-// thread's blocks.
+// Bytes at most: packed keys and values (of as many heads as fit into 64 MiB, at least one) and
+// each thread's blocks.
 std::int64_t attention_cpu_workspace(const AttentionSizes& sizes, kernels::Isa isa);
 
 }  // namespace zoetrope::ops

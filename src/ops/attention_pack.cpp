@@ -79,16 +79,18 @@ float power_of_two(float x) {
     return std::ldexp(1.0F, std::clamp(exponent, -125, 127));
 }
 
-// fp16 to nearest even, for |x| of 1 at most. Without branches, so that loops of it are vectorised.
-std::uint32_t as_fp16(float x) {
-    const std::uint32_t sign = std::bit_cast<std::uint32_t>(x) >> 16 & 0x8000U;
-    const float size = std::fabs(x);
-    const auto bits = std::bit_cast<std::uint32_t>(size);
+// fp16 to nearest even, for |x| of 1 at most. Without branches, so that loops of it are
+// vectorised.
+std::int32_t as_fp16(float x) {
+    const std::int32_t sign = std::bit_cast<std::int32_t>(x) >> 16 & 0x8000;
+    const std::int32_t bits = std::bit_cast<std::int32_t>(x) & 0x7fffffff;
     // Normal: 13 bits less of the fraction, and a bias less by 112. Below 2^-14: multiples of
     // 2^-24, which is the last place of a float between 0.5 and 1.
-    const std::uint32_t normal = ((bits + 0xfffU + (bits >> 13 & 1U)) >> 13) - (112U << 10);
-    const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(size + 0.5F) - 0x3f000000U;
-    return sign | (size < 0x1p-14F ? subnormal : normal);
+    const std::int32_t normal = ((bits + 0xfff + (bits >> 13 & 1)) >> 13) - (112 << 10);
+    const std::int32_t subnormal =
+        std::bit_cast<std::int32_t>(std::bit_cast<float>(bits) + 0.5F) - 0x3f000000;
+    const std::int32_t below = (bits - (113 << 23)) >> 31;  // all bits or none
+    return sign | (subnormal & below) | (normal & ~below);
 }
 
 // The lowest byte of x rounded to a whole number: a float of this size has no places behind the
@@ -118,20 +120,42 @@ struct AsFp16Twice {
 
     template <class T>
     void operator()(const T* row, std::int64_t channels, std::uint32_t* out) const {
-        for (std::int64_t d = 0; d < channels; ++d)
-            out[d] = as_fp16((as_float(row[d]) - means[d]) * inverse[d]) * 0x10001U;
+        for (std::int64_t d = 0; d < channels; ++d) {
+            const std::int32_t half = as_fp16((as_float(row[d]) - means[d]) * inverse[d]);
+            out[d] = static_cast<std::uint32_t>(half | half << 16);
+        }
     }
 };
 
 struct AsInt8 {
     const float* means;
     const float* inverse;
-    std::uint8_t offset;  // 128 where they are to be unsigned
 
     template <class T>
     void operator()(const T* row, std::int64_t channels, std::uint8_t* out) const {
         for (std::int64_t d = 0; d < channels; ++d)
-            out[d] = as_int8((as_float(row[d]) - means[d]) * inverse[d]) ^ offset;
+            out[d] = as_int8((as_float(row[d]) - means[d]) * inverse[d]);
+    }
+};
+
+struct AsInt8Plus128 {
+    AsInt8 convert;
+
+    template <class T>
+    void operator()(const T* row, std::int64_t channels, std::uint8_t* out) const {
+        convert(row, channels, out);
+        for (std::int64_t d = 0; d < channels; ++d) out[d] ^= 0x80;
+    }
+};
+
+struct AsInt8Summed {
+    AsInt8 convert;
+    std::int32_t* sums;
+
+    template <class T>
+    void operator()(const T* row, std::int64_t channels, std::uint8_t* out) const {
+        convert(row, channels, out);
+        for (std::int64_t d = 0; d < channels; ++d) sums[d] += static_cast<std::int8_t>(out[d]);
     }
 };
 
@@ -214,20 +238,23 @@ std::int64_t HeadPacking::parts() const { return (keys + kPartRows - 1) / kPartR
 
 std::int64_t HeadPacking::bytes() const {
     std::int64_t total = 2 * words();
-    if (layout.scaled()) total += (3 + 6 * parts()) * channels + key_blocks();
+    if (layout.scaled()) total += (3 + 6 * parts() + key_blocks()) * channels + key_blocks();
     return round_up(4 * total, kCacheLine);
 }
 
 PackedHead HeadPacking::at(void* memory) const {
     auto* keys_at = static_cast<std::uint32_t*>(memory);
-    auto* floats = reinterpret_cast<float*>(keys_at + 2 * words());
+    auto* means = reinterpret_cast<float*>(keys_at + 2 * words());
+    float* ranges = means + 3 * channels;
+    float* scales = ranges + 6 * parts() * channels;
     return {.keys = keys_at,
             .values = keys_at + words(),
-            .key_means = floats,
-            .value_means = floats + channels,
-            .value_scales = floats + 2 * channels,
-            .key_scales = floats + (3 + 6 * parts()) * channels,
-            .ranges = floats + 3 * channels};
+            .key_means = means,
+            .value_means = means + channels,
+            .value_scales = means + 2 * channels,
+            .key_scales = scales,
+            .ranges = ranges,
+            .sums = reinterpret_cast<std::int32_t*>(scales + key_blocks())};
 }
 
 template <class T>
@@ -292,9 +319,20 @@ void pack_block(const HeadPacking& packing, const PackedHead& head, std::int64_t
                  AsFp16Twice{head.value_means, value_inverse});
             break;
         case AttentionNumbers::int8:
-            pack(std::uint8_t{}, AsInt8{head.key_means, key_inverse, 0x80},
-                 AsInt8{head.value_means, value_inverse, 0});
+            std::fill_n(head.sums + block * channels, channels, 0);
+            pack(std::uint8_t{}, AsInt8Plus128{{head.key_means, key_inverse}},
+                 AsInt8Summed{{head.value_means, value_inverse}, head.sums + block * channels});
             break;
+    }
+}
+
+void center_values(const HeadPacking& packing, const PackedHead& head) {
+    for (std::int64_t d = 0; d < packing.channels; ++d) {
+        std::int64_t sum = 0;
+        for (std::int64_t block = 0; block < packing.key_blocks(); ++block)
+            sum += head.sums[block * packing.channels + d];
+        const double mean = static_cast<double>(sum) / static_cast<double>(packing.keys);
+        head.value_means[d] -= static_cast<float>(mean) * head.value_scales[d];
     }
 }
 

@@ -3,9 +3,9 @@
 //
 // fp16 and int8 numbers are scaled. Keys lose their mean over all keys, which adds the same to all
 // logits of a query ("SageAttention", arXiv:2410.02367), and so do int8 values, to which the kernel
-// adds it again. So a head is measured in parts, its scales are chosen, and then its blocks are
-// packed; parts and blocks may be shared out to threads in any order, with the same result. Nothing
-// is allocated; rows T are of float or of the bits of bf16.
+// adds it again. So a head is measured in parts, its scales are chosen, its blocks are packed, and
+// the values centered; parts and blocks may be shared out to threads in any order, with the same
+// result. Nothing is allocated; rows T are of float or of the bits of bf16.
 #pragma once
 
 #include "kernels/attention.h"
@@ -35,6 +35,7 @@ struct PackedHead {
     float* value_scales;  // [channels]
     float* key_scales;    // [key blocks]
     float* ranges;        // [parts][keys, values][sum, least, largest][channels]
+    std::int32_t* sums;   // [key blocks][channels], of int8 values
 };
 
 struct HeadPacking {
@@ -62,6 +63,10 @@ bool choose_scales(const HeadPacking& packing, const PackedHead& head);
 template <class T>
 void pack_block(const HeadPacking& packing, const PackedHead& head, std::int64_t block,
                 const HeadRows<T>& k, const HeadRows<T>& v);
+
+// Once all blocks are packed: int8 values get such means that those of all keys are exact. (Values
+// of bf16 are so few that their rounding errors do not average out over thousands of keys.)
+void center_values(const HeadPacking& packing, const PackedHead& head);
 
 inline float as_float(float x) { return x; }
 inline float as_float(std::uint16_t bf16) {
