@@ -149,7 +149,7 @@ struct Products {
 std::vector<Products> products() {
     std::vector<Products> found;
     for (const Products& p : {Products{Isa::ref, 1e-6}, Products{Isa::avx512, 1e-6},
-                              Products{Isa::avx512bf16, 3e-3}, Products{Isa::avx512fp16, 1.4e-3}}) {
+                              Products{Isa::avx512bf16, 3e-3}, Products{Isa::avx512fp16, 1.9e-3}}) {
         if (p.isa == Isa::ref || kernels::has(p.isa)) found.push_back(p);
     }
     return found;

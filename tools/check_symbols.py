@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ISA_OBJECT = re.compile(r"_(avx2|avx512|avx512bf16|avx512vnni|amx|amxint8)\.cpp\.o$")
+ISA_OBJECT = re.compile(r"_(avx2|avx512|avx512bf16|avx512fp16|avx512vnni|amx|amxint8)\.cpp\.o$")
 
 
 def weak_symbols(obj):
