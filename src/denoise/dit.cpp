@@ -75,6 +75,10 @@ at::Tensor apply_linear(const at::Tensor& x, const Param& weight, const Param& b
         {.x = x, .weight = lease.matrix(weight), .bias = lease[bias], .epilogue = epilogue});
 }
 
+// Whether a layer's products are of int8: attention's are then as well. (The prompt's attention
+// stays as it is: it is short, and packing would take what int8 saves.)
+bool multiplies_int8(const ops::Matrix& weight) { return weight.layout == ops::MatrixLayout::int8; }
+
 // [B, L, H * D] -> [B, L, H, D]
 at::Tensor split_heads(const at::Tensor& x, std::int64_t heads) {
     return x.view({x.size(0), x.size(1), heads, x.size(2) / heads});
@@ -282,7 +286,12 @@ at::Tensor Dit::self_attention(const Block& block, at::Tensor x, const State& st
     const at::Tensor v =
         split_heads(apply_linear(x, layer.v_weight, layer.v_bias, lease), q.size(2));
     x.reset();  // not needed while attention runs
-    const at::Tensor out = ops::attention({.q = q, .k = k, .v = v, .name = "self_attention"}).out;
+    const at::Tensor out = ops::attention({.q = q,
+                                           .k = k,
+                                           .v = v,
+                                           .name = "self_attention",
+                                           .int8 = multiplies_int8(lease.matrix(layer.q_weight))})
+                               .out;
     return apply_linear(out.flatten(2), layer.out_weight, layer.out_bias, lease);
 }
 
