@@ -52,8 +52,9 @@ constexpr AttentionLayout kAttentionInt8Ref{AttentionNumbers::int8, 16, 128};
 constexpr AttentionLayout kAttentionAvx512Vnni{AttentionNumbers::int8, 96, 128};
 
 struct AttentionCall {
-    const void* q = nullptr;     // rows of head_size elements
-    std::int64_t q_stride = 0;   // elements from one row to the next
+    const void* q = nullptr;    // rows of head_size elements
+    bool bf16_rows = false;     // Q and O: bf16, as always with bf16 numbers and never with float32
+    std::int64_t q_stride = 0;  // elements from one row to the next
     const void* keys = nullptr;  // packed
     const void* values = nullptr;
     const float* key_scales = nullptr;    // [ceil(L / B)]; these three for fp16 and int8

@@ -80,6 +80,33 @@ struct Avx512 {
     }
 };
 
+// For the kernels with scaled numbers, whose rows may be bf16 or float32.
+
+// 16 channels of a query from d on.
+[[maybe_unused]] __m512 load_query(const AttentionCall& call, int row, int d) {
+    const std::int64_t at = row * call.q_stride + d;
+    if (!call.bf16_rows) return _mm512_loadu_ps(static_cast<const float*>(call.q) + at);
+    const void* halves = static_cast<const std::uint16_t*>(call.q) + at;
+    const __m256i bits = _mm256_loadu_si256(static_cast<const __m256i*>(halves));
+    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
+
+// 16 channels of a result, finite, from d on.
+[[maybe_unused]] void store_result(const AttentionCall& call, int row, int d, __m512 x) {
+    const std::int64_t at = row * call.out_stride + d;
+    if (!call.bf16_rows) {
+        _mm512_storeu_ps(static_cast<float*>(call.out) + at, x);
+        return;
+    }
+    const __m512i bits = (__m512i)x;  // to nearest even
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded =
+        _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    void* halves = static_cast<std::uint16_t*>(call.out) + at;
+    _mm256_storeu_si256(static_cast<__m256i*>(halves),
+                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+}
+
 // Up to 16 rows of the result from lanes: o [head_size][stride] times `inverse` times the scales of
 // V, plus its means.
 [[maybe_unused]] void write_scaled_rows(const AttentionCall& call, int row, const float* o,
@@ -93,9 +120,7 @@ struct Avx512 {
                                       _mm512_set1_ps(call.value_means[d + i]));
         }
         Avx512::transpose(tile);
-        for (int i = 0; i < count; ++i)
-            _mm512_storeu_ps(static_cast<float*>(call.out) + (row + i) * call.out_stride + d,
-                             tile[i]);
+        for (int i = 0; i < count; ++i) store_result(call, row + i, d, tile[i]);
     }
 }
 

@@ -111,10 +111,9 @@ struct Block {
             for (int d = 0; d < call.head_size; d += 16) {
                 __m512 tile[16];
                 for (int i = 0; i < 16; ++i) {
-                    const float* at =
-                        static_cast<const float*>(call.q) + (row + i) * call.q_stride + d;
-                    tile[i] = row + i < call.queries ? _mm512_mul_ps(_mm512_loadu_ps(at), scale)
-                                                     : _mm512_setzero_ps();
+                    tile[i] = row + i < call.queries
+                                  ? _mm512_mul_ps(load_query(call, row + i, d), scale)
+                                  : _mm512_setzero_ps();
                 }
                 Avx512::transpose(tile);
                 for (int i = 0; i < 16; ++i)

@@ -94,13 +94,12 @@ struct Block {
         alignas(64) std::int8_t bytes[kLanes][128] = {};
         alignas(64) float scales[kLanes] = {};
         for (int i = 0; i < kLanes && row + i < call.queries; ++i) {
-            const float* at = static_cast<const float*>(call.q) + (row + i) * call.q_stride;
             __m512 largest = _mm512_set1_ps(1e-30F);
             for (int d = 0; d < call.head_size; d += 16)
-                largest = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(at + d)), largest);
+                largest = _mm512_max_ps(_mm512_abs_ps(load_query(call, row + i, d)), largest);
             const float unit = _mm512_reduce_max_ps(largest) / 127;
             for (int d = 0; d < call.head_size; d += 16) {
-                const __m512 x = _mm512_div_ps(_mm512_loadu_ps(at + d), _mm512_set1_ps(unit));
+                const __m512 x = _mm512_div_ps(load_query(call, row + i, d), _mm512_set1_ps(unit));
                 _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes[i] + d),
                                  _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
             }

@@ -1,5 +1,6 @@
 #include "kernels/attention.h"
 
+#include <bit>
 #include <cmath>
 
 namespace zoetrope::kernels {
@@ -29,13 +30,32 @@ struct Query {
     float maximum = 0, sum = 0;
 };
 
-Query quantised(const AttentionCall& call, const float* q) {
+float query_number(const AttentionCall& call, int row, int d) {
+    const std::int64_t at = row * call.q_stride + d;
+    if (!call.bf16_rows) return static_cast<const float*>(call.q)[at];
+    const std::uint32_t bits = std::uint32_t{static_cast<const std::uint16_t*>(call.q)[at]} << 16;
+    return std::bit_cast<float>(bits);
+}
+
+void store_result(const AttentionCall& call, int row, int d, float x) {
+    const std::int64_t at = row * call.out_stride + d;
+    const auto bits = std::bit_cast<std::uint32_t>(x);
+    if (call.bf16_rows) {
+        static_cast<std::uint16_t*>(call.out)[at] =
+            static_cast<std::uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
+    } else {
+        static_cast<float*>(call.out)[at] = x;
+    }
+}
+
+Query quantised(const AttentionCall& call, int row) {
     Query query;
     float largest = 1e-30F;
-    for (int d = 0; d < call.head_size; ++d) largest = std::fmax(largest, std::fabs(q[d]));
+    for (int d = 0; d < call.head_size; ++d)
+        largest = std::fmax(largest, std::fabs(query_number(call, row, d)));
     const float unit = largest / 127;
     for (int d = 0; d < call.head_size; ++d)
-        query.numbers[d] = static_cast<int>(std::nearbyint(q[d] / unit));
+        query.numbers[d] = static_cast<int>(std::nearbyint(query_number(call, row, d) / unit));
     query.scale = unit * call.scale;
     return query;
 }
@@ -76,16 +96,16 @@ void add_keys(const AttentionCall& call, std::int64_t first, int keys, Query& qu
 // One query after the other.
 void attention_int8_ref(const AttentionCall& call) {
     for (int row = 0; row < call.queries; ++row) {
-        float* out = static_cast<float*>(call.out) + row * call.out_stride;
-        for (int d = 0; d < call.head_size; ++d) out[d] = 0;
-        Query query = quantised(call, static_cast<const float*>(call.q) + row * call.q_stride);
+        float out[128] = {};
+        Query query = quantised(call, row);
         for (std::int64_t first = 0; first < call.kv_length; first += kLayout.key_block) {
             const std::int64_t left = call.kv_length - first;
             const int keys = static_cast<int>(left < kLayout.key_block ? left : kLayout.key_block);
             add_keys(call, first, keys, query, call.scratch, out);
         }
         for (int d = 0; d < call.head_size; ++d)
-            out[d] = out[d] / query.sum * call.value_scales[d] + call.value_means[d];
+            store_result(call, row, d,
+                         out[d] / query.sum * call.value_scales[d] + call.value_means[d]);
         if (call.row_maximum != nullptr) {
             call.row_maximum[row] = query.maximum;
             call.row_sum[row] = query.sum / kLargestP;

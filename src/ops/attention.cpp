@@ -53,18 +53,23 @@ AttentionResult attention_aten(const AttentionArgs& args) {
     return {out.transpose(1, 2).contiguous(), {}};
 }
 
-// Below this many logits a head ATen answers float32 sooner: packing costs more than the kernel
-// saves. Its speed over ATen's, float32 and bf16, with 12 heads of 128 channels on one core of an
-// Emerald Rapids Xeon: 256 x 256 0.83 and 1.51, 384 x 384 1.11 and 1.66, 4096 x 32 0.99 and 1.07.
-constexpr std::int64_t kLeastLogits = 1 << 17;
+// Whether ATen answers sooner, because packing K and V costs more than the kernel saves. The speed
+// over ATen's with heads of 128 channels on one core of an Emerald Rapids Xeon, queries x keys:
+// float32 96 x 2048 0.80, 256 x 256 0.89, 384 x 384 1.05, 4096 x 32 0.99; bf16 (by fp16) 32 x 512
+// 0.55, 64 x 2048 0.93, 96 x 96 1.27, 96 x 2048 1.23, 2048 x 16 1.37, 4096 x 32 0.98.
+bool is_small(const AttentionArgs& args) {
+    const std::int64_t queries = args.q.size(1), logits = queries * args.k.size(1);
+    if (args.q.scalar_type() == at::kBFloat16) return queries < 96;
+    return queries < 192 || logits < 1 << 17;
+}
 
 kernels::Isa isa_of(const AttentionArgs& args) {
     return args.int8 ? kernels::isa() : attention_cpu_isa(args.q.scalar_type());
 }
 
 bool cpu_takes(const AttentionArgs& args) {
-    const bool small = args.q.size(1) * args.k.size(1) < kLeastLogits;
-    if (small && forced == AttentionBackend::automatic && !args.log_sum_exp) return false;
+    const bool choose = forced == AttentionBackend::automatic && !args.log_sum_exp;
+    if (choose && is_small(args)) return false;
     return attention_cpu_takes(args, isa_of(args));
 }
 

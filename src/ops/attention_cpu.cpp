@@ -15,6 +15,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numbers>
 #include <type_traits>
 #include <vector>
@@ -76,7 +77,7 @@ std::int64_t heads_at_once(const HeadPacking& packing, const AttentionSizes& siz
 // of the result.
 std::int64_t thread_bytes(const Kernel& kernel, const AttentionSizes& sizes) {
     const bool converts =
-        sizes.dtype == at::kBFloat16 && kernel.layout.numbers != AttentionNumbers::bf16;
+        sizes.dtype == at::kBFloat16 && kernel.layout.numbers == AttentionNumbers::float32;
     const std::int64_t rows = converts ? 2 * kernel.layout.queries * sizes.head_size : 0;
     const std::int64_t scratch =
         attention_scratch(kernel.layout, static_cast<int>(sizes.head_size));
@@ -104,10 +105,14 @@ std::uint16_t as_bf16(float x) {
 // The largest |x|, NaN where there is one. Of the bits, which are in the order of the numbers.
 template <class T>
 float largest_size(const T* row, std::int64_t count) {
-    std::int32_t largest = 0;
-    for (std::int64_t i = 0; i < count; ++i)
-        largest = std::max(largest, std::bit_cast<std::int32_t>(as_float(row[i])) & 0x7fffffff);
-    return std::bit_cast<float>(largest);
+    using Bits = std::conditional_t<std::is_same_v<T, float>, std::int32_t, std::int16_t>;
+    Bits largest = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+        const auto size =
+            static_cast<Bits>(std::bit_cast<Bits>(row[i]) & std::numeric_limits<Bits>::max());
+        largest = std::max(largest, size);
+    }
+    return as_float(std::bit_cast<T>(largest));
 }
 
 // One call for tensors of T.
@@ -196,6 +201,7 @@ struct Run {
         const PackedHead kv = head_at(slot);
         float* scratch = reinterpret_cast<float*>(blocks + bytes_of_thread * worker);
         AttentionCall call{.q = row_of(args.q, batch, first, head),
+                           .bf16_rows = sizes.dtype == at::kBFloat16,
                            .q_stride = args.q.stride(1),
                            .keys = kv.keys,
                            .values = kv.values,
@@ -219,7 +225,7 @@ struct Run {
             call.row_maximum = sums.data();
             call.row_sum = sums.data() + rows;
         }
-        if (std::is_same_v<T, float> || kernel.layout.numbers == AttentionNumbers::bf16) {
+        if (std::is_same_v<T, float> || kernel.layout.numbers != AttentionNumbers::float32) {
             kernel.run(call);
         } else {
             run_converted(call, scratch + attention_scratch(kernel.layout, call.head_size));
@@ -265,6 +271,7 @@ struct Run {
         const std::int64_t q_stride = call.q_stride, out_stride = call.out_stride;
         const std::int64_t channels = sizes.head_size;
         float *converted = room, *computed = room + kernel.layout.queries * channels;
+        call.bf16_rows = false;
         call.q = converted;
         call.out = computed;
         call.q_stride = call.out_stride = channels;
