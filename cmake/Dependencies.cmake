@@ -34,6 +34,13 @@ if(ZT_WITH_TORCH)
     target_compile_options(torch::torch INTERFACE "SHELL:-idirafter ${ZT_TORCH_DIR}/include")
     set(lib ${ZT_TORCH_DIR}/lib)  # whole paths: CMake writes the build's run path from them
     target_link_libraries(torch::torch INTERFACE ${lib}/libtorch.so ${lib}/libtorch_cpu.so ${lib}/libc10.so)
+    # The OpenMP run time that LibTorch itself uses.
+    add_library(torch::openmp INTERFACE IMPORTED)
+    if(EXISTS ${lib}/libgomp.so.1)
+        target_link_libraries(torch::openmp INTERFACE ${lib}/libgomp.so.1)
+    else()
+        target_link_libraries(torch::openmp INTERFACE gomp)
+    endif()
     foreach(device cuda hip)
         if(EXISTS ${lib}/libtorch_${device}.so)
             # Nothing in our code names a symbol of these two; they register the device's operators when they are loaded.

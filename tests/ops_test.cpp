@@ -5,6 +5,7 @@
 #include "ops/linear.h"
 #include "ops/norm.h"
 #include "ops/peak.h"
+#include "ops/share_out.h"
 #include "ops/stats.h"
 
 #include <ATen/Parallel.h>
@@ -18,6 +19,8 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <thread>
 
@@ -287,6 +290,22 @@ TEST(Peak, IsBelowWhatAnyCoreReaches) {
     const Peak peak = measured_peak(at::kFloat);
     EXPECT_GT(peak.flops, 1e9);
     EXPECT_LT(peak.flops / threads(), 1e12);
+}
+
+// Two items that wait for each other: a serial loop would wait in vain.
+TEST(Threads, ShareOutRunsItemsAtTheSameTime) {
+    const int before = threads();
+    set_threads(2);
+    std::atomic<int> started{0}, met{0};
+    share_out(2, 2, [&](std::int64_t, std::int64_t) {
+        started += 1;
+        const auto begin = std::chrono::steady_clock::now();
+        while (started < 2 && std::chrono::steady_clock::now() - begin < std::chrono::seconds(20))
+            std::this_thread::yield();
+        met += started == 2 ? 1 : 0;
+    });
+    set_threads(before);
+    EXPECT_EQ(met, 2);
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 #include "base/error.h"
 #include "ops/conv_cpu.h"
 #include "ops/peak.h"
+#include "ops/share_out.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
@@ -120,7 +120,7 @@ void pack_phase(PackedConv& conv, const ConvPhase& phase, const at::Tensor& weig
     const kernels::GemmLayout& layout = conv.gemm.layout;
     const std::int64_t bytes = gemm_panel_bytes(layout, phase.strips[0].pixels * conv.words);
     auto* panels = static_cast<std::uint8_t*>(conv.data.mutable_data_ptr()) + phase.first_byte;
-    at::parallel_for(0, conv.panels * strips, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(0, conv.panels * strips, 1, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
             const std::int64_t first = i / strips * layout.columns;
             conv.gemm.pack_columns(

@@ -2,9 +2,9 @@
 
 #include "base/error.h"
 #include "kernels/cpu.h"
+#include "ops/share_out.h"
 #include "ops/stats.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
@@ -54,7 +54,7 @@ public:
     void share_out(const Work& work) const {
         const std::int64_t grain =
             std::max<std::int64_t>(1, kThreadElements / std::max<std::int64_t>(1, channels_));
-        at::parallel_for(0, samples_ * tokens_, grain, [&](std::int64_t begin, std::int64_t end) {
+        parallel_for(0, samples_ * tokens_, grain, [&](std::int64_t begin, std::int64_t end) {
             for_range(begin, end, end - begin, work);
         });
     }
@@ -322,7 +322,7 @@ void activate(const at::Tensor& x, kernels::Activation which, at::Tensor& out) {
              fmt::join(x.sizes(), ", "), fmt::join(out.sizes(), ", "));
     if (kernels_take("activate", x, out.scalar_type())) {
         const at::Tensor from = x.view({1, -1, 1}), to = out.view({1, -1, 1});
-        at::parallel_for(0, x.numel(), kThreadElements, [&](std::int64_t begin, std::int64_t end) {
+        parallel_for(0, x.numel(), kThreadElements, [&](std::int64_t begin, std::int64_t end) {
             const Block block{.sample = 0, .first = begin, .count = end - begin, .row = 0};
             norm_kernels().activate({.x = rows_of(from, block),
                                      .out = rows_to_write(to, block),

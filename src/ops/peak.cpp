@@ -2,8 +2,7 @@
 
 #include "kernels/peak.h"
 #include "ops/device.h"
-
-#include <ATen/Parallel.h>
+#include "ops/share_out.h"
 
 #include <atomic>
 #include <chrono>
@@ -74,7 +73,7 @@ Peak measure(const Loop& loop) {
     for (int round = 0; round < kRounds; ++round) {
         std::atomic<double> operations{0};
         const auto begin = std::chrono::steady_clock::now();
-        at::parallel_for(0, workers, 1, [&](std::int64_t first, std::int64_t last) {
+        parallel_for(0, workers, 1, [&](std::int64_t first, std::int64_t last) {
             for (std::int64_t worker = first; worker < last; ++worker) {
                 float value = 0;
                 operations += loop.run(kIterations, &value);

@@ -5,6 +5,10 @@
 #include <algorithm>
 #include <atomic>
 
+#if !defined(_OPENMP) && !defined(__clang__)
+#error "compile this file with OpenMP: LibTorch's parallel_for is serial without"
+#endif
+
 namespace zoetrope::ops {
 
 void share_out(std::int64_t items, int threads,
@@ -17,6 +21,11 @@ void share_out(std::int64_t items, int threads,
                                  work(item, worker);
                          }
                      });
+}
+
+void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain,
+                  const std::function<void(std::int64_t begin, std::int64_t end)>& work) {
+    at::parallel_for(begin, end, grain, work);
 }
 
 }  // namespace zoetrope::ops

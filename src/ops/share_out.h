@@ -1,4 +1,7 @@
-// Work for the operator threads in pieces that each thread takes when it has done its last.
+// Work for the operator threads.
+//
+// The one place where our own code runs in parallel: its source alone is compiled with OpenMP, with
+// which LibTorch's threads are started; without, at::parallel_for runs everything on one thread.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +9,13 @@
 
 namespace zoetrope::ops {
 
-// Calls work(item, worker) for every item below `items`; a worker, below `threads`, is one thread.
+// Calls work(item, worker) for every item below `items`, each thread taking the next item when it
+// has done its last; a worker, below `threads`, is one thread.
 void share_out(std::int64_t items, int threads,
                const std::function<void(std::int64_t item, std::int64_t worker)>& work);
+
+// Calls work(begin, end) for equal parts of [begin, end), of `grain` at least, one per thread.
+void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain,
+                  const std::function<void(std::int64_t begin, std::int64_t end)>& work);
 
 }  // namespace zoetrope::ops
