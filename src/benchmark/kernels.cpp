@@ -1,6 +1,7 @@
 #include "benchmark/kernels.h"
 
 #include "base/error.h"
+#include "benchmark/timing.h"
 #include "ops/attention_cpu.h"
 #include "ops/device.h"
 #include "ops/linear_cpu.h"
@@ -13,7 +14,6 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <map>
 
@@ -98,17 +98,6 @@ Case linear_case(std::string name, std::int64_t rows, std::int64_t in, std::int6
         if (gelu) at::gelu_(y, "tanh");
     };
     return result;
-}
-
-double seconds_of(const std::function<void()>& run) {
-    const auto begin = std::chrono::steady_clock::now();
-    run();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
 }
 
 void measure(const Case& item, const KernelBenchOptions& options,

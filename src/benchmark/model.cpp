@@ -1,23 +1,16 @@
 #include "benchmark/model.h"
 
+#include "benchmark/timing.h"
 #include "ops/device.h"
 #include "ops/peak.h"
 #include "ops/stats.h"
 
 #include <algorithm>
-#include <chrono>
-#include <functional>
 
 namespace zoetrope::benchmark {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-double timed(const std::function<void()>& run) {
-    const auto begin = std::chrono::steady_clock::now();
-    run();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
 
 }  // namespace
 
@@ -33,7 +26,7 @@ nlohmann::ordered_json bench_model(const ModelBenchOptions& options, const RunCo
     for (int i = 0; i < options.repeats; ++i) {
         control.throw_if_stopped();
         const ops::Collection collection;
-        seconds.push_back(timed(work.run));
+        seconds.push_back(seconds_of(work.run));
         parts = Json::object();
         for (const auto& [name, stats] : collection.operators()) {
             parts[name] = {
@@ -42,9 +35,7 @@ nlohmann::ordered_json bench_model(const ModelBenchOptions& options, const RunCo
         for (const auto& [what, count] : collection.fallbacks()) fallbacks[what] = count;
     }
     const ops::Peak after = ops::measured_peak(dtype);
-    std::vector<double> sorted = seconds;
-    std::sort(sorted.begin(), sorted.end());
-    const double median = sorted[sorted.size() / 2];
+    const double typical = median(seconds);
     const double peak = std::min(before.flops, after.flops);
     const auto info = ops::devices().front();
     return {{"shape", stage.shape},
@@ -55,14 +46,14 @@ nlohmann::ordered_json bench_model(const ModelBenchOptions& options, const RunCo
             {"width", stage.width},
             {"num_frames", stage.num_frames},
             {"layers", work.layers},
-            {"seconds", median},
-            {"seconds_min", sorted.front()},
+            {"seconds", typical},
+            {"seconds_min", *std::min_element(seconds.begin(), seconds.end())},
             {"seconds_all", seconds},
             {"tflop", work.flop / 1e12},
-            {"tflops_per_s", work.flop / median / 1e12},
+            {"tflops_per_s", work.flop / typical / 1e12},
             {"peak_tflops_per_s", peak / 1e12},
             {"peak_instructions", before.instructions},
-            {"fraction_of_peak", work.flop / median / peak},
+            {"fraction_of_peak", work.flop / typical / peak},
             {"peak_rss_bytes", ops::process_memory().peak_resident},
             {"parts", parts},
             {"fallbacks", fallbacks},

@@ -21,16 +21,12 @@ thread_local AttentionBackend forced = AttentionBackend::automatic;
 // [B, L, H, D] -> [B, H, L, D]
 at::Tensor heads_first(const at::Tensor& x) { return x.transpose(1, 2); }
 
-double scale_of(const AttentionArgs& args) {
-    return args.scale != 0 ? args.scale : 1 / std::sqrt(static_cast<double>(args.q.size(3)));
-}
-
 // The whole matrix of logits in float32: exact, slow, and the only one that gives log_sum_exp.
 AttentionResult attention_reference(const AttentionArgs& args) {
     const at::Tensor q = heads_first(args.q).to(at::kFloat);
     const at::Tensor k = heads_first(args.k).to(at::kFloat);
     const at::Tensor v = heads_first(args.v).to(at::kFloat);
-    at::Tensor logits = at::matmul(q, k.transpose(2, 3)).mul_(scale_of(args));
+    at::Tensor logits = at::matmul(q, k.transpose(2, 3)).mul_(args.logit_scale());
     if (args.bias.defined()) logits.add_(args.bias);
     AttentionResult result;
     if (args.log_sum_exp) result.log_sum_exp = at::logsumexp(logits, {3});
@@ -49,7 +45,7 @@ AttentionResult attention_aten(const AttentionArgs& args) {
         args.bias.defined() ? std::optional<at::Tensor>(args.bias) : std::nullopt;
     at::Tensor out = at::scaled_dot_product_attention(
         heads_first(args.q), expand(heads_first(args.k)), expand(heads_first(args.v)), bias,
-        /*dropout_p=*/0.0, /*is_causal=*/false, scale_of(args));
+        /*dropout_p=*/0.0, /*is_causal=*/false, args.logit_scale());
     return {out.transpose(1, 2).contiguous(), {}};
 }
 
@@ -125,6 +121,10 @@ double flop_of(const AttentionArgs& args) {
 }
 
 }  // namespace
+
+double AttentionArgs::logit_scale() const {
+    return scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(q.size(3)));
+}
 
 AttentionResult attention(const AttentionArgs& given) {
     check_shapes(given);

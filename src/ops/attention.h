@@ -24,7 +24,9 @@ struct AttentionArgs {
     const char* name = "attention";  // under which the operator statistics count it
     // Allows products of int8: quicker, and less exact than bf16 (some 1e-2 of the result's size).
     bool int8 = false;
-    bool log_sum_exp = false;  // also give the log of each row's sum of exponentials
+
+    double logit_scale() const;  // `scale`, or what 0 stands for
+    bool log_sum_exp = false;    // also give the log of each row's sum of exponentials
 };
 
 struct AttentionResult {

@@ -3,11 +3,11 @@
 #include "base/error.h"
 #include "kernels/attention.h"
 #include "ops/attention_pack.h"
+#include "ops/device.h"
 #include "ops/peak.h"
 #include "ops/share_out.h"
 #include "ops/stats.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -88,10 +88,6 @@ std::int64_t workspace_bytes(const Kernel& kernel, const AttentionSizes& sizes) 
     const HeadPacking packing = packing_of(kernel, sizes);
     return thread_bytes(kernel, sizes) * sizes.threads +
            packing.bytes() * heads_at_once(packing, sizes);
-}
-
-double scale_of(const AttentionArgs& args) {
-    return args.scale != 0 ? args.scale : 1 / std::sqrt(static_cast<double>(args.q.size(3)));
 }
 
 // Rounded to nearest even; NaN stays NaN. Without branches, so that loops of it are vectorised.
@@ -213,7 +209,7 @@ struct Run {
                            .queries = rows,
                            .head_size = static_cast<int>(sizes.head_size),
                            .kv_length = sizes.keys,
-                           .scale = static_cast<float>(scale_of(args) * std::numbers::log2e),
+                           .scale = static_cast<float>(args.logit_scale() * std::numbers::log2e),
                            .scratch = scratch};
         if (kernel.layout.scaled() && !within_limit(call)) {
             scalable = false;
@@ -257,7 +253,7 @@ struct Run {
         double sum = 0;
         for (std::int64_t d = 0; d < sizes.head_size; ++d)
             sum += static_cast<double>(as_float(q[d])) * static_cast<double>(key_means[d]);
-        return static_cast<float>(sum * scale_of(args));
+        return static_cast<float>(sum * args.logit_scale());
     }
 
     static const T* query(const AttentionCall& call, int row) {
@@ -318,7 +314,7 @@ AttentionResult attention_cpu(const AttentionArgs& args, Isa isa) {
                                .head_size = args.k.size(3),
                                .dtype = args.k.scalar_type(),
                                .int8 = args.int8,
-                               .threads = at::get_num_threads()};
+                               .threads = threads()};
     const auto run = [&]<class T>(T) {
         const Kernel& best = *find_kernel(sizes.dtype, args.int8, isa);
         Run<T> scaled{.args = args, .kernel = best, .sizes = sizes};

@@ -10,8 +10,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/max.h>
 
-#include <sys/mman.h>
-
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -27,19 +25,6 @@ constexpr std::int64_t kLeastPixels = 96;
 constexpr std::int64_t kSumsBytes = 384 << 10;
 // Numbers that a thread packs or measures at a time.
 constexpr std::int64_t kPieceNumbers = 1 << 16;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-// Large memory in large pages where the system has them on request.
-at::Tensor advise(at::Tensor memory) {
-    constexpr std::uintptr_t kPage = std::uintptr_t{2} << 20;
-    const auto begin = reinterpret_cast<std::uintptr_t>(memory.mutable_data_ptr());
-    const std::uintptr_t end = begin + memory.nbytes();
-    const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage;
-    if (first + kPage <= end)
-        ::madvise(reinterpret_cast<void*>(first), (end - first) / kPage * kPage, MADV_HUGEPAGE);
-    return memory;
-}
 
 std::uint32_t* words_of(const ConvFrame& frame) {
     return static_cast<std::uint32_t*>(frame.words.mutable_data_ptr());
@@ -63,7 +48,7 @@ at::Tensor ConvPool::take(at::IntArrayRef shape) {
         spare_.erase(it);
         return words;
     }
-    return advise(at::empty(shape, at::kInt));
+    return at::empty(shape, at::kInt);
 }
 
 void ConvPool::give(at::Tensor words) { spare_.push_back(std::move(words)); }
@@ -421,10 +406,10 @@ at::Tensor result_of(const ConvStage& stage, const StageRun& run, const at::Tens
     const auto& stride = stage.conv.spec.options.stride;
     const std::int64_t scale = stage.conv.spec.options.upsample ? 2 : 1;
     const std::int64_t parts = stage.conv.spec.frames_per_step;
-    return advise(at::empty({x.size(0), out / parts, run.steps(x.size(2)) * parts,
-                             (x.size(3) * scale + top + bottom - kh) / stride[1] + 1,
-                             (x.size(4) * scale + left + right - kw) / stride[2] + 1},
-                            x.options(), at::MemoryFormat::ChannelsLast3d));
+    return at::empty({x.size(0), out / parts, run.steps(x.size(2)) * parts,
+                      (x.size(3) * scale + top + bottom - kh) / stride[1] + 1,
+                      (x.size(4) * scale + left + right - kw) / stride[2] + 1},
+                     x.options(), at::MemoryFormat::ChannelsLast3d);
 }
 
 }  // namespace

@@ -64,8 +64,6 @@ GemmSource source_of(at::ScalarType dtype) {
                                 : GemmSource::bf16;
 }
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 // One product x [rows, in] W^T with W [out, in].
 class Product {
 public:

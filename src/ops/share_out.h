@@ -9,6 +9,9 @@
 
 namespace zoetrope::ops {
 
+// Pieces of b at most that a is cut into.
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 // Calls work(item, worker) for every item below `items`, each thread taking the next item when it
 // has done its last; a worker, below `threads`, is one thread.
 void share_out(std::int64_t items, int threads,
