@@ -134,6 +134,10 @@ std::string find_variant(const fs::path& folder) {
 
 }  // namespace
 
+std::shared_ptr<const TensorSource> open_weights_file(const fs::path& file) {
+    return open_safetensors(file);
+}
+
 std::shared_ptr<const TensorSource> open_component(const fs::path& path) {
     std::error_code error;
     const fs::file_status status = fs::status(path, error);

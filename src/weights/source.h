@@ -49,6 +49,10 @@ public:
 // than it says; unsupported for a dtype that is not read (F4, F6_*, F8_E8M0, C64, ...).
 std::shared_ptr<const TensorSource> open_safetensors(const std::filesystem::path& file);
 
+// One weight file, recognised by its content and not by its name. Errors: those of its format;
+// unsupported with what is accepted where the content is none of these formats.
+std::shared_ptr<const TensorSource> open_weights_file(const std::filesystem::path& file);
+
 // Several sources as one. Errors: io where two hold the same name.
 std::shared_ptr<const TensorSource> join_sources(
     std::vector<std::shared_ptr<const TensorSource>> sources, std::string description);
