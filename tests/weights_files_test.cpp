@@ -416,7 +416,7 @@ TEST_F(WeightFiles, IndexAndShardsThatDisagree) {
     EXPECT_EQ(index_of(good).second, "nothing was thrown");
 
     for (const std::string name :
-         {"../x.safetensors", "/x.safetensors", "..", "", "sub/x.safetensors", "x.bin",
+         {"../x.safetensors", "/x.safetensors", "..", "", "sub/x.safetensors", "x.txt",
           "x\\u0000.safetensors", "x\\n.safetensors"}) {
         error = index_of(R"({"weight_map":{"a":")" + name + R"("}})");
         EXPECT_EQ(error.first, ErrorKind::io) << name;

@@ -136,7 +136,7 @@ TextEmbeddings Engine::encode_text(const ResolvedRequest& request, const RunCont
     part.keep();
     const auto encode = [&](const std::string& text) {
         const auto ids = parts_->tokenizer->encode(clean_prompt(text), kTextLength);
-        const at::Tensor real = part.layers.encode(ids, *part.resident);
+        const at::Tensor real = part.layers.encode(ids, *part.residency);
         at::Tensor padded = at::zeros({1, kTextLength, real.size(2)}, real.options());
         padded.narrow(1, 0, real.size(1)).copy_(real);
         progress.step += 1;

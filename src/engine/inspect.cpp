@@ -6,11 +6,19 @@
 #include "ops/device.h"
 #include "weights/source.h"
 
+#include <algorithm>
+#include <array>
+
 namespace zoetrope {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
+
+// As the file holds it.
+std::string dtype_of(const TensorInfo& tensor) {
+    return tensor.packed_as.empty() ? std::string(ops::name_of(tensor.dtype)) : tensor.packed_as;
+}
 
 // Parameters, bytes and dtypes of a source.
 Json summary_of(const TensorSource& source) {
@@ -18,8 +26,8 @@ Json summary_of(const TensorSource& source) {
     std::map<std::string, std::int64_t> dtypes;
     for (const auto& tensor : source.tensors()) {
         parameters += tensor.elements();
-        bytes += tensor.bytes();
-        dtypes[std::string(ops::name_of(tensor.dtype))] += tensor.elements();
+        bytes += tensor.stored_bytes();
+        dtypes[dtype_of(tensor)] += tensor.elements();
     }
     return {{"tensors", source.tensors().size()},
             {"parameters", parameters},
@@ -84,9 +92,26 @@ Json inspect_media(const fs::path& path) {
     return json;
 }
 
+constexpr std::array<std::string_view, 5> kWeightEnds = {".safetensors", ".gguf", ".pth", ".pt",
+                                                         ".bin"};
+
+bool ends_like_weights(const fs::path& path) {
+    return std::find(kWeightEnds.begin(), kWeightEnds.end(), path.extension()) != kWeightEnds.end();
+}
+
+// Of a file, or of the first weight file in a folder; empty where there is none.
+std::string_view format_of(const fs::path& path) {
+    if (!fs::is_directory(path)) return weights_format_of(path);
+    for (const auto& entry : fs::directory_iterator(path)) {
+        if (!ends_like_weights(entry.path()) || !entry.is_regular_file()) continue;
+        if (const auto format = weights_format_of(entry.path()); !format.empty()) return format;
+    }
+    return {};
+}
+
 Json inspect_weights(const fs::path& path) {
     const auto source = open_component(path);
-    Json json = {{"kind", "weights"}, {"format", "safetensors"}};
+    Json json = {{"kind", "weights"}, {"format", format_of(path)}};
     json.update(summary_of(*source));
     Json metadata = Json::object();
     for (const auto& [key, value] : source->metadata()) metadata[key] = value;
@@ -94,37 +119,28 @@ Json inspect_weights(const fs::path& path) {
     if (metadata.contains("comment")) add_settings(json, metadata["comment"]);
     Json names;
     for (const auto& tensor : source->tensors()) {
-        names[tensor.name] = {{"dtype", ops::name_of(tensor.dtype)}, {"shape", tensor.shape}};
+        names[tensor.name] = {{"dtype", dtype_of(tensor)}, {"shape", tensor.shape}};
     }
     json["names"] = names;
     return json;
-}
-
-bool has_weights(const fs::path& folder) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.path().filename().string().find(".safetensors") != std::string::npos) return true;
-    }
-    return false;
 }
 
 }  // namespace
 
 nlohmann::ordered_json inspect(const std::filesystem::path& path) {
     if (!fs::exists(path) || fs::exists(path / "model_index.json")) return inspect_model(path);
-    if (path.extension() == ".safetensors" || (fs::is_directory(path) && has_weights(path))) {
-        return inspect_weights(path);
-    }
+    const bool named_so = !fs::is_directory(path) && ends_like_weights(path);
+    if (named_so || !format_of(path).empty()) return inspect_weights(path);
     ZT_CHECK(
         !fs::is_directory(path), unsupported,
-        "{} is a folder without model_index.json and without .safetensors files: inspect takes "
-        "Diffusers model folders, component folders, .safetensors files, videos and pictures",
+        "{} is a folder without model_index.json and without weight files: inspect takes Diffusers "
+        "model folders, component folders, weight files, videos and pictures",
         path.string());
     try {
         return inspect_media(path);
     } catch (const Error& error) {
-        fail(ErrorKind::unsupported,
-             "{} is no .safetensors file, and no video or picture either: {}", path.string(),
-             error.what());
+        fail(ErrorKind::unsupported, "{} is no weight file, and no video or picture either: {}",
+             path.string(), error.what());
     }
 }
 

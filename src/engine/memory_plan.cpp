@@ -6,7 +6,8 @@ namespace zoetrope {
 namespace {
 
 struct PartBytes {
-    std::int64_t weights = 0;  // resident when all of them are leased
+    std::int64_t weights = 0;   // resident when all that are kept are leased
+    std::int64_t expanded = 0;  // of those that are not kept, while these parameters are leased
     std::int64_t largest =
         0;  // the largest single parameter, which is held twice while it is converted
 };
@@ -15,14 +16,29 @@ PartBytes bytes_of(const Residency& residency, std::span<const Param> params) {
     PartBytes bytes;
     for (const Param& param : params) {
         // Of an embedding table only the rows that are looked up become resident.
-        if (param.role == Role::embedding) continue;
+        if (param.role == Role::embedding && !residency.packed(param)) continue;
         std::int64_t elements = 1;
         for (const std::int64_t n : param.shape) elements *= n;
-        bytes.weights += residency.bytes_of(param);
+        (residency.keeps(param) ? bytes.weights : bytes.expanded) += residency.bytes_of(param);
         bytes.largest = std::max(
             bytes.largest,
             elements * static_cast<std::int64_t>(c10::elementSize(residency.dtype_of(param))));
     }
+    return bytes;
+}
+
+// Of a part whose blocks are leased one after the other.
+template <typename Layers>
+PartBytes bytes_of_blocks(const Part<Layers>& part) {
+    PartBytes bytes = bytes_of(*part.residency, part.layers.outer_params());
+    std::int64_t largest_block = 0;
+    for (std::int64_t i = 0; i < part.layers.num_blocks(); ++i) {
+        const PartBytes block = bytes_of(*part.residency, part.layers.params(i));
+        bytes.weights += block.weights;
+        bytes.largest = std::max(bytes.largest, block.largest);
+        largest_block = std::max(largest_block, block.expanded);
+    }
+    bytes.weights += bytes.expanded + largest_block;
     return bytes;
 }
 
@@ -42,7 +58,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
 
     {
         const auto& text = parts.open_text();
-        const PartBytes bytes = bytes_of(*text.residency, text.layers.params());
+        const PartBytes bytes = bytes_of_blocks(text);
         plan.stages.push_back(
             {"encode_text",
              {{"process", process},
@@ -56,12 +72,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
         for (const bool low_noise : {false, true}) {
             if (low_noise && !request.boundary_ratio) continue;
             const auto& dit = parts.open_dit(low_noise);
-            PartBytes own = bytes_of(*dit.residency, dit.layers.outer_params());
-            for (std::int64_t i = 0; i < dit.layers.num_blocks(); ++i) {
-                const PartBytes block = bytes_of(*dit.residency, dit.layers.params(i));
-                own.weights += block.weights;
-                own.largest = std::max(own.largest, block.largest);
-            }
+            const PartBytes own = bytes_of_blocks(dit);
             // One expert is in memory at a time, or both where parts stay.
             bytes.weights = parts.options.keep_resident ? bytes.weights + own.weights
                                                         : std::max(bytes.weights, own.weights);
@@ -83,7 +94,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
         const PartBytes bytes = bytes_of(*vae.residency, vae.layers.decoder_params());
         plan.stages.push_back({"decode",
                                {{"process", process},
-                                {"weights", bytes.weights},
+                                {"weights", bytes.weights + bytes.expanded},
                                 {"conversion", bytes.largest},
                                 {"activations", vae.layers.decode_peak_bytes(
                                                     size.height, size.width, parts.vae_compute)},

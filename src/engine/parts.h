@@ -18,7 +18,8 @@ namespace zoetrope {
 // max_sequence_length.
 constexpr std::int64_t kTextLength = 512;
 
-// Layers, their weights, and a lease on all of them while the part is to stay in memory.
+// Layers, their weights, and a lease on them while the part is to stay in memory; on those that
+// its file holds packed the layers' own leases, one layer at a time.
 template <typename Layers>
 struct Part {
     Layers layers;
@@ -26,7 +27,7 @@ struct Part {
     std::optional<Lease> resident;  // destroyed before `residency`
 
     void keep() {
-        if (!resident) resident.emplace(residency->lease_all());
+        if (!resident) resident.emplace(residency->lease_kept());
     }
 };
 

@@ -113,7 +113,7 @@ StageWork text_work(const StageOptions& options, at::ScalarType dtype) {
     StageWork work;
     work.layers = config.num_layers;
     work.flop = model->layers.flop(options.tokens);
-    work.run = [model, ids] { model->layers.encode(ids, model->lease); };
+    work.run = [model, ids] { model->layers.encode(ids, *model->residency); };
     return work;
 }
 

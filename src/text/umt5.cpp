@@ -158,18 +158,18 @@ Umt5Encoder::Umt5Encoder(const Umt5Config& config, Weights& weights) : config_(c
     embedding_ =
         weights.param(names[shared ? 0 : 1], {config.vocab_size, config.d_model}, Role::embedding);
     weights.ignore(names[shared ? 1 : 0]);
-    params_.push_back(embedding_);
     for (std::int64_t index = 0; index < config.num_layers; ++index) {
         const Block block = declare_block(index, weights);
+        std::vector<Param>& params = block_params_.emplace_back();
         for (const Param* param :
              {&block.attention_norm, &block.q, &block.k, &block.v, &block.o, &block.position_bias,
               &block.feed_forward_norm, &block.gate, &block.up, &block.down}) {
-            if (param->declared()) params_.push_back(*param);
+            if (param->declared()) params.push_back(*param);
         }
         blocks_.push_back(block);
     }
     final_norm_ = weights.param("encoder.final_layer_norm.weight", {config.d_model}, Role::fp32);
-    params_.push_back(final_norm_);
+    outer_params_ = {embedding_, final_norm_};
 }
 
 Umt5Encoder::Block Umt5Encoder::declare_block(std::int64_t index, Weights& weights) const {
@@ -239,7 +239,7 @@ at::Tensor Umt5Encoder::feed_forward(const Block& block, const at::Tensor& x,
     return half ? out.to(at::kFloat).mul_(kHeadroom) : out;
 }
 
-at::Tensor Umt5Encoder::encode(std::span<const std::int32_t> ids, const Lease& lease) const {
+at::Tensor Umt5Encoder::encode(std::span<const std::int32_t> ids, Residency& residency) const {
     ZT_CHECK(!ids.empty(), internal, "the text encoder was given no tokens");
     const auto length = static_cast<std::int64_t>(ids.size());
     at::Tensor rows = at::empty({length}, at::kLong);
@@ -251,13 +251,17 @@ at::Tensor Umt5Encoder::encode(std::span<const std::int32_t> ids, const Lease& l
                  id, config_.vocab_size);
         rows.mutable_data_ptr<std::int64_t>()[index] = id;
     }
-    const at::Tensor& table = lease[embedding_];
-    at::Tensor sum =
-        at::index_select(table, 0, rows.to(table.device())).to(at::kFloat).unsqueeze(0);
+    at::Tensor sum;
+    {
+        const Lease lease = residency.lease(std::span(&embedding_, 1));
+        const at::Tensor& table = lease[embedding_];
+        sum = at::index_select(table, 0, rows.to(table.device())).to(at::kFloat).unsqueeze(0);
+    }
+    const at::ScalarType dtype = residency.options().compute_dtype;
     const at::Tensor buckets = pair_buckets(config_, length, sum.device());
     for (std::size_t index = 0; index < blocks_.size(); ++index) {
         const Block& block = blocks_[index];
-        const at::ScalarType dtype = lease[block.position_bias].scalar_type();
+        const Lease lease = residency.lease(params(static_cast<std::int64_t>(index)));
         const auto normed = [&](const Param& weight) {
             return ops::rms_norm(sum, lease[weight], config_.layer_norm_epsilon, dtype);
         };
@@ -265,7 +269,7 @@ at::Tensor Umt5Encoder::encode(std::span<const std::int32_t> ids, const Lease& l
         sum.add_(feed_forward(block, normed(block.feed_forward_norm), lease));
         ops::trace(fmt::format("umt5.block.{}", index), sum);
     }
-    const at::ScalarType dtype = lease[blocks_.front().position_bias].scalar_type();
+    const Lease lease = residency.lease(std::span(&final_norm_, 1));
     return ops::rms_norm(sum, lease[final_norm_], config_.layer_norm_epsilon, dtype);
 }
 

@@ -3,8 +3,7 @@
 //
 // Only real tokens are computed: with the padding masked, a position's result depends on real
 // tokens alone. The sum that the blocks add to is kept in float32, whatever the compute dtype.
-// Immutable; encode() may run on several threads with one lease each. Key names are
-// Transformers'.
+// Immutable; encode() may run on several threads at once. Key names are Transformers'.
 #pragma once
 
 #include "weights/params.h"
@@ -51,12 +50,17 @@ public:
     Umt5Encoder(const Umt5Config& config, Weights& weights);
 
     const Umt5Config& config() const { return config_; }
-    // All of the token table, the blocks and the final norm.
-    std::span<const Param> params() const { return params_; }
+    std::int64_t num_blocks() const { return config_.num_layers; }
+    // The token table and the final norm.
+    std::span<const Param> outer_params() const { return outer_params_; }
+    std::span<const Param> params(std::int64_t block) const {
+        return block_params_[static_cast<std::size_t>(block)];
+    }
 
     // ids: token ids of one prompt with its end token, at least one -> [1, ids, d_model] in the
-    // compute dtype. Errors: bad_request for an id outside the vocabulary.
-    at::Tensor encode(std::span<const std::int32_t> ids, const Lease& lease) const;
+    // compute dtype. Leases the table, then one block after the other. Errors: bad_request for an
+    // id outside the vocabulary.
+    at::Tensor encode(std::span<const std::int32_t> ids, Residency& residency) const;
 
     // Floating-point operations (a multiply-add is two) of encode() for that many tokens.
     double flop(std::int64_t tokens) const;
@@ -83,7 +87,8 @@ private:
     Param embedding_;
     std::vector<Block> blocks_;
     Param final_norm_;
-    std::vector<Param> params_;
+    std::vector<Param> outer_params_;
+    std::vector<std::vector<Param>> block_params_;
 };
 
 }  // namespace zoetrope

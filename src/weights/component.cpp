@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "weights/weights_file.h"
 
 #include <nlohmann/json.hpp>
 
@@ -21,6 +22,12 @@ namespace fs = std::filesystem;
 constexpr std::array<std::string_view, 2> kStems = {"diffusion_pytorch_model", "model"};
 constexpr std::string_view kFileEnd = ".safetensors";
 constexpr std::string_view kIndexEnd = ".safetensors.index.json";
+// The same as Pickle files.
+constexpr std::array<std::string_view, 2> kBinStems = {"diffusion_pytorch_model", "pytorch_model"};
+constexpr std::string_view kBinEnd = ".bin";
+constexpr std::string_view kBinIndexEnd = ".bin.index.json";
+// Files of other programs, under any name.
+constexpr std::array<std::string_view, 3> kLoneEnds = {".gguf", ".pth", ".pt"};
 
 // Whether the name is taken; a link to nothing counts, and is reported when it is opened.
 bool is_present(const fs::path& path) {
@@ -28,11 +35,11 @@ bool is_present(const fs::path& path) {
     return fs::exists(fs::symlink_status(path, ignored));
 }
 
-// The name of a .safetensors file without a folder, so that nothing outside of the model is opened.
+// The name of a weight file without a folder, so that nothing outside of the model is opened.
 bool is_plain_name(const std::string& name) {
-    return name.ends_with(kFileEnd) && std::none_of(name.begin(), name.end(), [](unsigned char c) {
-               return c == '/' || std::iscntrl(c) != 0;
-           });
+    return (name.ends_with(kFileEnd) || name.ends_with(kBinEnd)) &&
+           std::none_of(name.begin(), name.end(),
+                        [](unsigned char c) { return c == '/' || std::iscntrl(c) != 0; });
 }
 
 // The shards that an index names, each of which must lie in its folder, and what must be in each.
@@ -47,8 +54,8 @@ std::map<std::string, std::vector<std::string>> shards_of(const fs::path& index)
                  tensor);
         const auto& name = file.get_ref<const std::string&>();
         ZT_CHECK(is_plain_name(name), io,
-                 "{}: tensor {} is said to be in {}, which is not the name of a .safetensors file "
-                 "in the same folder",
+                 "{}: tensor {} is said to be in {}, which is not the name of a .safetensors or "
+                 ".bin file in the same folder",
                  index.string(), tensor, file.dump());
         shards[name].push_back(tensor);
     }
@@ -67,7 +74,7 @@ std::shared_ptr<const TensorSource> open_index(const fs::path& index) {
              shards.size(), fmt::join(absent, ", "));
     std::vector<std::shared_ptr<const TensorSource>> sources;
     for (const auto& [name, tensors] : shards) {
-        const auto source = open_safetensors(index.parent_path() / name);
+        const auto source = open_as_stored(index.parent_path() / name);
         std::unordered_set<std::string_view> held;
         for (const TensorInfo& info : source->tensors()) held.insert(info.name);
         for (const std::string& tensor : tensors) {
@@ -76,17 +83,12 @@ std::shared_ptr<const TensorSource> open_index(const fs::path& index) {
         }
         sources.push_back(source);
     }
-    return join_sources(std::move(sources), index.parent_path().string());
+    return unscale_fp8(join_sources(std::move(sources), index.parent_path().string()));
 }
 
 std::shared_ptr<const TensorSource> open_file(const fs::path& path) {
-    const std::string name = path.filename().string();
-    if (name.ends_with(".json")) return open_index(path);
-    ZT_CHECK(name.ends_with(kFileEnd), unsupported,
-             "{} is not a weight file that can be read: accepted are .safetensors, and the "
-             ".safetensors.index.json beside its shards",
-             path.string());
-    return open_safetensors(path);
+    const bool is_index = path.filename().string().ends_with(".json");
+    return is_index ? open_index(path) : open_weights_file(path);
 }
 
 // "fp16" for model.fp16.safetensors, model.safetensors.index.fp16.json and (older)
@@ -111,32 +113,62 @@ std::string variant_of(std::string_view name, std::string_view stem) {
     return one_word ? std::string(name.substr(1)) : std::string();
 }
 
+std::vector<std::string> names_in(const fs::path& folder) {
+    std::vector<std::string> names;
+    std::error_code error;
+    for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+         entry.increment(error)) {
+        names.push_back(entry->path().filename().string());
+    }
+    ZT_CHECK(!error, io, "cannot list {}: {}", folder.string(), error.message());
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
 // Where a folder has its weights in variants only: the name of that file, or an error if there are
 // several; empty if there is none.
 std::string find_variant(const fs::path& folder) {
     std::vector<std::string> found;
-    std::error_code error;
-    for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
-         entry.increment(error)) {
-        const std::string name = entry->path().filename().string();
+    for (const std::string& name : names_in(folder)) {
         const bool is_variant =
             std::any_of(kStems.begin(), kStems.end(),
                         [&](std::string_view stem) { return !variant_of(name, stem).empty(); });
         if (is_variant) found.push_back(name);
     }
-    ZT_CHECK(!error, io, "cannot list {}: {}", folder.string(), error.message());
-    std::sort(found.begin(), found.end());
     ZT_CHECK(found.size() <= 1, bad_request,
              "{} has its weights in several variants ({}): give the path of one of them",
              folder.string(), fmt::join(found, ", "));
     return found.empty() ? std::string() : found.front();
 }
 
-}  // namespace
-
-std::shared_ptr<const TensorSource> open_weights_file(const fs::path& file) {
-    return open_safetensors(file);
+// The only file of that ending in the folder; empty if there is none, an error if there are
+// several.
+std::string find_lone(const fs::path& folder, std::string_view ending) {
+    std::vector<std::string> found;
+    for (const std::string& name : names_in(folder)) {
+        if (name.ends_with(ending)) found.push_back(name);
+    }
+    ZT_CHECK(found.size() <= 1, bad_request, "{} has several {} files ({}): give the path of one",
+             folder.string(), ending, fmt::join(found, ", "));
+    return found.empty() ? std::string() : found.front();
 }
+
+// What a folder without .safetensors files has: Pickle files of Diffusers and Transformers, or one
+// file of another program. Empty if there is none.
+std::string find_other(const fs::path& folder) {
+    for (const std::string_view stem : kBinStems) {
+        for (const std::string_view end : {kBinEnd, kBinIndexEnd}) {
+            std::string name = fmt::format("{}{}", stem, end);
+            if (is_present(folder / name)) return name;
+        }
+    }
+    for (const std::string_view ending : kLoneEnds) {
+        if (std::string name = find_lone(folder, ending); !name.empty()) return name;
+    }
+    return {};
+}
+
+}  // namespace
 
 std::shared_ptr<const TensorSource> open_component(const fs::path& path) {
     std::error_code error;
@@ -150,11 +182,15 @@ std::shared_ptr<const TensorSource> open_component(const fs::path& path) {
             if (is_present(path / tried.back())) return open_file(path / tried.back());
         }
     }
-    const std::string variant = find_variant(path);
-    ZT_CHECK(!variant.empty(), not_found, "{} holds no weights: looked for {} and their variants",
-             path.string(), fmt::join(tried, ", "));
-    log::info("{} has its weights as {} only: taking that", path.string(), variant);
-    return open_file(path / variant);
+    std::string name = find_variant(path);
+    if (name.empty()) name = find_other(path);
+    ZT_CHECK(
+        !name.empty(), not_found,
+        "{} holds no weights: looked for {} and their variants, the same as .bin, and one .gguf, "
+        ".pth or .pt file",
+        path.string(), fmt::join(tried, ", "));
+    log::info("{} has its weights as {} only: taking that", path.string(), name);
+    return open_file(path / name);
 }
 
 }  // namespace zoetrope

@@ -13,6 +13,9 @@
 namespace zoetrope {
 namespace {
 
+// Smaller ones are not worth expanding again for each lease.
+constexpr std::int64_t kSmallParameter = 1 << 20;  // bytes
+
 constexpr std::string_view kQuantizations[] = {"none", "int8", "int8-weight-only"};
 
 }  // namespace
@@ -67,14 +70,15 @@ std::int64_t Residency::bytes_of(const Param& param) const {
 at::ScalarType Residency::dtype_of(const Param& param) const {
     switch (param.role) {
         case Role::fp32: return at::kFloat;
-        case Role::embedding: return weights_->stored_dtype(param);
+        case Role::embedding:
+            return packed(param) ? options_.compute_dtype : weights_->stored_dtype(param);
         default: return options_.compute_dtype;
     }
 }
 
 ops::Matrix Residency::materialise(const Param& param) const {
     try {
-        const at::Tensor tensor = weights_->read(param).to(options_.device, dtype_of(param));
+        const at::Tensor tensor = weights_->read_as(param, dtype_of(param)).to(options_.device);
         if (param.role != Role::matrix) return {tensor};
         switch (options_.quantization) {
             case Quantization::none: return {tensor};
@@ -126,6 +130,22 @@ Lease Residency::lease(std::span<const Param> params) {
 }
 
 Lease Residency::lease_all() { return lease(weights_->params()); }
+
+Lease Residency::lease_kept() {
+    std::vector<Param> kept;
+    for (const Param& param : weights_->params()) {
+        if (keeps(param)) kept.push_back(param);
+    }
+    return lease(kept);
+}
+
+bool Residency::keeps(const Param& param) const {
+    const bool quantised =
+        param.role == Role::matrix && options_.quantization != Quantization::none;
+    return quantised || !packed(param) || bytes_of(param) < kSmallParameter;
+}
+
+bool Residency::packed(const Param& param) const { return weights_->packed(param); }
 
 void Residency::release(std::span<const std::int32_t> ids) {
     std::vector<ops::Matrix> ended;  // freed after the lock

@@ -4,7 +4,9 @@
 // tensor. Residency owns the tensors: a Lease on some Params makes them present on the device in
 // the dtype that is computed in (converting, de-quantising, packing, applying adapters, gathering
 // over ranks), and its end lets them go. A lease that is never returned means resident. So
-// offloading, streaming from disk and adapters need no change in any model.
+// offloading, streaming from disk and adapters need no change in any model. Parameters that the
+// file holds packed (8-bit floats, GGUF blocks) are expanded when a lease begins and freed when it
+// ends.
 //
 // Param is a value. Residency may be used from several threads; a Lease belongs to one at a time.
 #pragma once
@@ -31,7 +33,8 @@ enum class Role {
     vector,     // bias and the like: the compute dtype
     fp32,       // norms, modulation tables, time embedding: always float32
     conv,       // weight used as it lies in the file: the compute dtype, never packed
-    embedding,  // table that rows are looked up in: the dtype it is stored in, never converted
+    embedding,  // table that rows are looked up in: the dtype it is stored in, or where the file
+                // holds it packed the compute dtype
 };
 
 struct Param {
@@ -75,10 +78,19 @@ public:
     // All declared parameters at once.
     Lease lease_all();
 
+    // The parameters to keep present while a model stays in memory: those that keeps() tells. The
+    // others stay in the file and are leased layer by layer.
+    Lease lease_kept();
+    // All but those that the file holds packed and a lease makes large: 1 MiB and more, and not
+    // quantised to 8 bits again.
+    bool keeps(const Param& param) const;
+
     const ResidencyOptions& options() const { return options_; }
     at::ScalarType dtype_of(const Param& param) const;
     // Bytes that a lease of it takes.
     std::int64_t bytes_of(const Param& param) const;
+    // Whether the file holds it in fewer bits than it is computed with.
+    bool packed(const Param& param) const;
 
     // Bytes that leases hold in memory of their own now, and at most so far. Views into a mapped
     // file count as `mapped_bytes` instead: the kernel may drop their pages at any time.

@@ -3,9 +3,8 @@
 
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "weights/mapped_tensor.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <nlohmann/json.hpp>
 
 #include <fcntl.h>
@@ -20,29 +19,6 @@ namespace zoetrope {
 namespace {
 
 using safetensors::Dtype;
-
-constexpr std::size_t kBigTensor = std::size_t{1} << 20;  // bytes; below it hints cost more
-
-at::ScalarType scalar_type_of(Dtype dtype) {
-    switch (dtype) {
-        case Dtype::boolean: return at::kBool;
-        case Dtype::u8: return at::kByte;
-        case Dtype::i8: return at::kChar;
-        case Dtype::f8_e5m2: return at::kFloat8_e5m2;
-        case Dtype::f8_e4m3: return at::kFloat8_e4m3fn;
-        case Dtype::i16: return at::kShort;
-        case Dtype::u16: return at::kUInt16;
-        case Dtype::f16: return at::kHalf;
-        case Dtype::bf16: return at::kBFloat16;
-        case Dtype::i32: return at::kInt;
-        case Dtype::u32: return at::kUInt32;
-        case Dtype::f32: return at::kFloat;
-        case Dtype::i64: return at::kLong;
-        case Dtype::u64: return at::kUInt64;
-        case Dtype::f64: return at::kDouble;
-    }
-    return at::kFloat;
-}
 
 Dtype dtype_of(const NamedTensor& named) {
     for (int i = 0; i <= static_cast<int>(Dtype::f64); ++i) {
@@ -67,27 +43,8 @@ public:
     std::span<const TensorInfo> tensors() const override { return tensors_; }
 
     at::Tensor read(std::size_t index) const override {
-        const auto& entry = header_.entries.at(index);
-        const auto& info = tensors_[index];
-        const std::size_t bytes = entry.end - entry.begin;
-        if (bytes == 0) return at::empty(info.shape, info.dtype);
-        const std::byte* data = file_->bytes().data() + entry.begin;
-        const bool aligned =
-            reinterpret_cast<std::uintptr_t>(data) % c10::elementSize(info.dtype) == 0;
-        if (!aligned) {
-            at::Tensor copy = at::empty(info.shape, info.dtype);
-            std::memcpy(copy.mutable_data_ptr(), data, bytes);
-            return copy;
-        }
-        // A big tensor is read ahead (3 times faster from a cold disk), and its pages leave this
-        // process's memory with the last tensor that points at them; they stay in the page cache.
-        const bool big = bytes >= kBigTensor;
-        if (big) file_->will_need(entry.begin, bytes);
-        const auto end_of_view = [file = file_, begin = entry.begin, bytes, big](void*) {
-            if (big) file->dont_need(begin, bytes);
-        };
-        return at::from_blob(const_cast<std::byte*>(data), info.shape, end_of_view,
-                             at::TensorOptions(info.dtype));
+        return mapped_tensor(file_, header_.entries.at(index).begin, tensors_[index].shape,
+                             tensors_[index].dtype);
     }
 
     std::string description() const override { return file_->path().string(); }

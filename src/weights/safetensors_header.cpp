@@ -1,6 +1,7 @@
 #include "weights/safetensors_header.h"
 
 #include "base/error.h"
+#include "weights/file_text.h"
 
 #include <nlohmann/json.hpp>
 
@@ -15,8 +16,6 @@ namespace {
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // of the reference implementation
 constexpr std::size_t kMaxDimensions = 64;              // of LibTorch's operators
-constexpr std::size_t kMaxNameBytes = 1000;             // far above any model's
-constexpr std::size_t kShownCharacters = 120;           // of a file's text in a message
 
 struct DtypeRow {
     Dtype dtype;
@@ -33,15 +32,6 @@ constexpr std::array kDtypes = {
     DtypeRow{Dtype::i64, "I64", 8},         DtypeRow{Dtype::u64, "U64", 8},
     DtypeRow{Dtype::f64, "F64", 8},
 };
-
-// Text of a file inside a message: one line, of bounded length.
-std::string shown(std::string_view text) {
-    std::string line(text.substr(0, kShownCharacters));
-    for (char& c : line) {
-        if (static_cast<unsigned char>(c) < ' ' || c == 127) c = '?';
-    }
-    return text.size() > kShownCharacters ? line + "..." : line;
-}
 
 // An entry while it is read. Offsets count from the start of the data.
 struct Draft {
@@ -210,12 +200,7 @@ private:
     }
 
     bool top_key(std::string& key) {
-        // Names go into messages and on terminals, here and in every later stage.
-        ZT_CHECK(key.size() <= kMaxNameBytes &&
-                     std::none_of(key.begin(), key.end(),
-                                  [](unsigned char c) { return c < ' ' || c == 127; }),
-                 io, "{}: '{}' is no tensor name: it has {} bytes, or control characters", source_,
-                 shown(key), key.size());
+        check_tensor_name(key, source_);
         ZT_CHECK(names_.insert(key).second, io, "{}: the header has '{}' twice", source_,
                  shown(key));
         key_ = std::move(key);
@@ -295,20 +280,31 @@ void check_ranges(std::vector<Entry>& entries, std::uint64_t size, std::string_v
              size - position);
 }
 
+// The file's first eight bytes.
+std::uint64_t header_length(std::span<const std::byte> file) {
+    std::uint64_t length = 0;
+    for (std::size_t i = 0; i < kLengthBytes; ++i) {
+        length |= std::to_integer<std::uint64_t>(file[i]) << (8 * i);
+    }
+    return length;
+}
+
 }  // namespace
 
 std::string_view name_of(Dtype dtype) { return kDtypes[static_cast<std::size_t>(dtype)].name; }
 
 std::int64_t bytes_of(Dtype dtype) { return kDtypes[static_cast<std::size_t>(dtype)].bytes; }
 
+bool is_safetensors(std::span<const std::byte> file) {
+    return file.size() > kLengthBytes && header_length(file) <= kMaxHeaderBytes &&
+           file[kLengthBytes] == std::byte{'{'};
+}
+
 Header parse(std::span<const std::byte> file, std::string_view source) {
     ZT_CHECK(file.size() >= kLengthBytes, io,
              "{}: a file of {} bytes is not a safetensors file (or its download broke off)", source,
              file.size());
-    std::uint64_t length = 0;
-    for (std::size_t i = 0; i < kLengthBytes; ++i) {
-        length |= std::to_integer<std::uint64_t>(file[i]) << (8 * i);
-    }
+    const std::uint64_t length = header_length(file);
     ZT_CHECK(length <= kMaxHeaderBytes, io,
              "{}: not a safetensors file: it asks for a header of {} bytes, at most {} are allowed",
              source, length, kMaxHeaderBytes);

@@ -51,6 +51,9 @@ struct Header {
     std::vector<std::pair<std::string, std::string>> metadata;
 };
 
+// Whether a file that begins like this is one that parse() is for.
+bool is_safetensors(std::span<const std::byte> file);
+
 // `file`: the whole file; `source`: its name for messages. Errors: io for everything that is broken
 // (naming the tensor where there is one), unsupported for a dtype that is not in the list above.
 Header parse(std::span<const std::byte> file, std::string_view source);

@@ -1,6 +1,7 @@
 #include "weights/source.h"
 
 #include "base/error.h"
+#include "weights/expand_bytes.h"
 
 #include <unordered_map>
 #include <unordered_set>
@@ -30,6 +31,11 @@ public:
     at::Tensor read(std::size_t index) const override {
         const Place& place = places_.at(index);
         return sources_[place.source]->read(place.index);
+    }
+
+    at::Tensor read_as(std::size_t index, at::ScalarType dtype) const override {
+        const Place& place = places_.at(index);
+        return sources_[place.source]->read_as(place.index, dtype);
     }
 
     std::string description() const override { return description_; }
@@ -68,6 +74,17 @@ std::int64_t TensorInfo::elements() const {
 
 std::int64_t TensorInfo::bytes() const {
     return elements() * static_cast<std::int64_t>(c10::elementSize(dtype));
+}
+
+std::int64_t TensorInfo::stored_bytes() const { return packed_as.empty() ? bytes() : packed_bytes; }
+
+bool TensorInfo::packed() const { return !packed_as.empty() || c10::isFloat8Type(dtype); }
+
+at::Tensor TensorSource::read_as(std::size_t index, at::ScalarType dtype) const {
+    const at::Tensor tensor = read(index);
+    const at::ScalarType stored = tensor.scalar_type();
+    if (stored == dtype) return tensor;
+    return c10::isFloat8Type(stored) ? expand_bytes(tensor, {}, dtype) : tensor.to(dtype);
 }
 
 std::shared_ptr<const TensorSource> join_sources(

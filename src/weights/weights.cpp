@@ -141,6 +141,15 @@ at::Tensor Weights::read(const Param& param) const {
     return source_->read(position_of(param));
 }
 
+at::Tensor Weights::read_as(const Param& param, at::ScalarType dtype) const {
+    if (source_ == nullptr) return random_tensor(param, random_).to(dtype);
+    return source_->read_as(position_of(param), dtype);
+}
+
+bool Weights::packed(const Param& param) const {
+    return source_ != nullptr && source_->tensors()[position_of(param)].packed();
+}
+
 at::ScalarType Weights::stored_dtype(const Param& param) const {
     return source_ == nullptr ? random_.dtype : source_->tensors()[position_of(param)].dtype;
 }

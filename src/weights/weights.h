@@ -51,8 +51,12 @@ public:
     // The stored tensor of a declared parameter, zero-copy where it comes from a file. After
     // check(); any thread.
     at::Tensor read(const Param& param) const;
-    // Its dtype as stored.
+    // The same in that dtype: TensorSource::read_as().
+    at::Tensor read_as(const Param& param, at::ScalarType dtype) const;
+    // Its dtype as read() gives it.
     at::ScalarType stored_dtype(const Param& param) const;
+    // Whether the file holds it in fewer bits than it is computed with: TensorInfo::packed().
+    bool packed(const Param& param) const;
 
     // Dtype of most of the stored elements; what the checkpoint "is".
     at::ScalarType main_dtype() const;
