@@ -1,7 +1,7 @@
 #include "denoise/dit.h"
 
 #include "base/error.h"
-#include "ops/attention.h"
+#include "denoise/dit_parts.h"
 #include "ops/linear.h"
 #include "ops/trace.h"
 
@@ -21,10 +21,6 @@
 
 namespace zoetrope {
 namespace {
-
-// Rows of a block's modulation table: shift, scale and gate of self-attention, then of the
-// feed-forward part.
-enum Modulation { kShift, kScale, kGate, kFfnShift, kFfnScale, kFfnGate, kModulationRows };
 
 constexpr double kRotaryTheta = 10000;  // base of the rotary frequencies (RoFormer, Su et al. 2021)
 constexpr double kTimestepPeriod =
@@ -69,21 +65,6 @@ at::Tensor sinusoidal_embedding(const at::Tensor& timesteps, std::int64_t channe
     return at::cat({at::cos(angles), at::sin(angles)}, 1);
 }
 
-at::Tensor apply_linear(const at::Tensor& x, const Param& weight, const Param& bias,
-                        const Lease& lease, ops::Epilogue epilogue = ops::Epilogue::none) {
-    return ops::linear(
-        {.x = x, .weight = lease.matrix(weight), .bias = lease[bias], .epilogue = epilogue});
-}
-
-// Whether a layer's products are of int8: attention's are then as well. (The prompt's attention
-// stays as it is: it is short, and packing would take what int8 saves.)
-bool multiplies_int8(const ops::Matrix& weight) { return weight.layout == ops::MatrixLayout::int8; }
-
-// [B, L, H * D] -> [B, L, H, D]
-at::Tensor split_heads(const at::Tensor& x, std::int64_t heads) {
-    return x.view({x.size(0), x.size(1), heads, x.size(2) / heads});
-}
-
 // The parameters that were declared from that position on.
 std::vector<Param> declared_since(const Weights& weights, std::size_t begin) {
     const auto all = weights.params();
@@ -103,27 +84,80 @@ Dit::Attention Dit::declare_attention(Weights& weights, const std::string& prefi
     const auto norm = [&](const char* name) {
         return weights.param(prefix + name + ".weight", {dim}, Role::fp32);
     };
+    Attention layer{.q_weight = matrix("to_q"),
+                    .q_bias = bias("to_q"),
+                    .k_weight = matrix("to_k"),
+                    .k_bias = bias("to_k"),
+                    .v_weight = matrix("to_v"),
+                    .v_bias = bias("to_v"),
+                    .out_weight = matrix("to_out.0"),
+                    .out_bias = bias("to_out.0"),
+                    .q_norm = norm("norm_q"),
+                    .k_norm = norm("norm_k")};
+    if (config_.image_dim > 0 && prefix.ends_with("attn2.")) {
+        layer.image_k_weight = matrix("add_k_proj");
+        layer.image_k_bias = bias("add_k_proj");
+        layer.image_v_weight = matrix("add_v_proj");
+        layer.image_v_bias = bias("add_v_proj");
+        layer.image_k_norm = norm("norm_added_k");
+        // Some released files have it, and no version of the model used it.
+        weights.ignore(prefix + "norm_added_q.weight");
+    }
+    return layer;
+}
+
+Dit::Block Dit::declare_block(Weights& weights, const std::string& prefix) const {
+    const std::int64_t dim = config_.dim();
+    Block block;
+    block.modulation =
+        weights.param(prefix + "scale_shift_table", {1, kModulationRows, dim}, Role::fp32);
+    block.self = declare_attention(weights, prefix + "attn1.");
+    block.cross = declare_attention(weights, prefix + "attn2.");
+    if (config_.cross_attn_norm) {
+        block.cross_norm_weight = weights.param(prefix + "norm2.weight", {dim}, Role::fp32);
+        block.cross_norm_bias = weights.param(prefix + "norm2.bias", {dim}, Role::fp32);
+    }
+    block.up_weight =
+        weights.param(prefix + "ffn.net.0.proj.weight", {config_.ffn_dim, dim}, Role::matrix);
+    block.up_bias = weights.param(prefix + "ffn.net.0.proj.bias", {config_.ffn_dim}, Role::vector);
+    block.down_weight =
+        weights.param(prefix + "ffn.net.2.weight", {dim, config_.ffn_dim}, Role::matrix);
+    block.down_bias = weights.param(prefix + "ffn.net.2.bias", {dim}, Role::vector);
+    return block;
+}
+
+Dit::FaceAdapter Dit::declare_face_adapter(Weights& weights, const std::string& prefix) const {
+    const std::int64_t dim = config_.dim();
+    const auto matrix = [&](const char* name) {
+        return weights.param(prefix + name + ".weight", {dim, dim}, Role::matrix);
+    };
+    const auto bias = [&](const char* name) {
+        return weights.param(prefix + name + ".bias", {dim}, Role::vector);
+    };
+    const auto norm = [&](const char* name) {
+        return weights.param(prefix + name + ".weight", {config_.attention_head_dim}, Role::fp32);
+    };
     return {.q_weight = matrix("to_q"),
             .q_bias = bias("to_q"),
             .k_weight = matrix("to_k"),
             .k_bias = bias("to_k"),
             .v_weight = matrix("to_v"),
             .v_bias = bias("to_v"),
-            .out_weight = matrix("to_out.0"),
-            .out_bias = bias("to_out.0"),
+            .out_weight = matrix("to_out"),
+            .out_bias = bias("to_out"),
             .q_norm = norm("norm_q"),
             .k_norm = norm("norm_k")};
 }
 
-Dit::Dit(const DitConfig& config, Weights& weights) : config_(config) {
-    const std::int64_t dim = config.dim();
-    const auto [pt, ph, pw] = config.patch_size;
+void Dit::declare_embedders(Weights& weights) {
+    const std::int64_t dim = config_.dim();
+    const auto [pt, ph, pw] = config_.patch_size;
     patch_weight_ =
-        weights.param("patch_embedding.weight", {dim, config.in_channels, pt, ph, pw}, Role::fp32);
+        weights.param("patch_embedding.weight", {dim, config_.in_channels, pt, ph, pw}, Role::fp32);
     patch_bias_ = weights.param("patch_embedding.bias", {dim}, Role::fp32);
     const std::string embedder = "condition_embedder.";
     time_1_weight_ = weights.param(embedder + "time_embedder.linear_1.weight",
-                                   {dim, config.freq_dim}, Role::fp32);
+                                   {dim, config_.freq_dim}, Role::fp32);
     time_1_bias_ = weights.param(embedder + "time_embedder.linear_1.bias", {dim}, Role::fp32);
     time_2_weight_ =
         weights.param(embedder + "time_embedder.linear_2.weight", {dim, dim}, Role::fp32);
@@ -133,37 +167,69 @@ Dit::Dit(const DitConfig& config, Weights& weights) : config_(config) {
     time_projection_bias_ =
         weights.param(embedder + "time_proj.bias", {kModulationRows * dim}, Role::fp32);
     text_1_weight_ = weights.param(embedder + "text_embedder.linear_1.weight",
-                                   {dim, config.text_dim}, Role::matrix);
+                                   {dim, config_.text_dim}, Role::matrix);
     text_1_bias_ = weights.param(embedder + "text_embedder.linear_1.bias", {dim}, Role::vector);
     text_2_weight_ =
         weights.param(embedder + "text_embedder.linear_2.weight", {dim, dim}, Role::matrix);
     text_2_bias_ = weights.param(embedder + "text_embedder.linear_2.bias", {dim}, Role::vector);
-    out_weight_ =
-        weights.param("proj_out.weight", {config.out_channels * pt * ph * pw, dim}, Role::fp32);
-    out_bias_ = weights.param("proj_out.bias", {config.out_channels * pt * ph * pw}, Role::fp32);
-    out_modulation_ = weights.param("scale_shift_table", {1, 2, dim}, Role::fp32);
-    outer_params_ = declared_since(weights, 0);
-
-    for (std::int64_t i = 0; i < config.num_layers; ++i) {
-        const std::string prefix = fmt::format("blocks.{}.", i);
-        const std::size_t begin = weights.params().size();
-        Block block;
-        block.modulation =
-            weights.param(prefix + "scale_shift_table", {1, kModulationRows, dim}, Role::fp32);
-        block.self = declare_attention(weights, prefix + "attn1.");
-        block.cross = declare_attention(weights, prefix + "attn2.");
-        if (config.cross_attn_norm) {
-            block.cross_norm_weight = weights.param(prefix + "norm2.weight", {dim}, Role::fp32);
-            block.cross_norm_bias = weights.param(prefix + "norm2.bias", {dim}, Role::fp32);
+    if (const std::int64_t width = config_.image_dim; width > 0) {
+        const std::string image = embedder + "image_embedder.";
+        image_ = {
+            .norm_1_weight = weights.param(image + "norm1.weight", {width}, Role::fp32),
+            .norm_1_bias = weights.param(image + "norm1.bias", {width}, Role::fp32),
+            .up_weight =
+                weights.param(image + "ff.net.0.proj.weight", {width, width}, Role::matrix),
+            .up_bias = weights.param(image + "ff.net.0.proj.bias", {width}, Role::vector),
+            .down_weight = weights.param(image + "ff.net.2.weight", {dim, width}, Role::matrix),
+            .down_bias = weights.param(image + "ff.net.2.bias", {dim}, Role::vector),
+            .norm_2_weight = weights.param(image + "norm2.weight", {dim}, Role::fp32),
+            .norm_2_bias = weights.param(image + "norm2.bias", {dim}, Role::fp32),
+            .positions = {}};
+        if (config_.pos_embed_seq_len > 0) {
+            image_.positions = weights.param(image + "pos_embed",
+                                             {1, config_.pos_embed_seq_len, width}, Role::vector);
         }
-        block.up_weight =
-            weights.param(prefix + "ffn.net.0.proj.weight", {config.ffn_dim, dim}, Role::matrix);
-        block.up_bias =
-            weights.param(prefix + "ffn.net.0.proj.bias", {config.ffn_dim}, Role::vector);
-        block.down_weight =
-            weights.param(prefix + "ffn.net.2.weight", {dim, config.ffn_dim}, Role::matrix);
-        block.down_bias = weights.param(prefix + "ffn.net.2.bias", {dim}, Role::vector);
-        blocks_.push_back(std::move(block));
+    }
+    if (config_.has_control()) {
+        control_patch_weight_ = weights.param(
+            "vace_patch_embedding.weight", {dim, config_.vace_in_channels, pt, ph, pw}, Role::fp32);
+        control_patch_bias_ = weights.param("vace_patch_embedding.bias", {dim}, Role::fp32);
+        control_in_weight_ =
+            weights.param("vace_blocks.0.proj_in.weight", {dim, dim}, Role::matrix);
+        control_in_bias_ = weights.param("vace_blocks.0.proj_in.bias", {dim}, Role::vector);
+    }
+    if (config_.has_face()) {
+        pose_patch_weight_ = weights.param("pose_patch_embedding.weight",
+                                           {dim, config_.pose_channels, pt, ph, pw}, Role::fp32);
+        pose_patch_bias_ = weights.param("pose_patch_embedding.bias", {dim}, Role::fp32);
+        face_encoder_.emplace(config_.face, dim, weights);
+    }
+    out_weight_ =
+        weights.param("proj_out.weight", {config_.out_channels * pt * ph * pw, dim}, Role::fp32);
+    out_bias_ = weights.param("proj_out.bias", {config_.out_channels * pt * ph * pw}, Role::fp32);
+    out_modulation_ = weights.param("scale_shift_table", {1, 2, dim}, Role::fp32);
+}
+
+Dit::Dit(const DitConfig& config, Weights& weights) : config_(config) {
+    const std::int64_t dim = config.dim();
+    const std::size_t start = weights.params().size();
+    declare_embedders(weights);
+    outer_params_ = declared_since(weights, start);
+    for (std::int64_t i = 0; i < config.num_layers; ++i) {
+        const std::size_t begin = weights.params().size();
+        blocks_.push_back(declare_block(weights, fmt::format("blocks.{}.", i)));
+        const std::size_t control = control_blocks_.size();
+        if (control < config.vace_layers.size() && config.vace_layers[control] == i) {
+            const std::string prefix = fmt::format("vace_blocks.{}.", control);
+            Block block = declare_block(weights, prefix);
+            block.hint_weight = weights.param(prefix + "proj_out.weight", {dim, dim}, Role::matrix);
+            block.hint_bias = weights.param(prefix + "proj_out.bias", {dim}, Role::vector);
+            control_blocks_.push_back(std::move(block));
+        }
+        if (config.has_face() && i % config.face_every == 0) {
+            face_adapters_.push_back(declare_face_adapter(
+                weights, fmt::format("face_adapter.{}.", face_adapters_.size())));
+        }
         block_params_.push_back(declared_since(weights, begin));
     }
 }
@@ -194,28 +260,116 @@ Dit::Prepared Dit::prepare(const Conditions& conditions, const Lease& lease) con
     const at::Tensor hidden = apply_linear(conditions.text, text_1_weight_, text_1_bias_, lease,
                                            ops::Epilogue::gelu_tanh);
     prepared.text = apply_linear(hidden, text_2_weight_, text_2_bias_, lease);
-    prepared.cross.resize(blocks_.size());
+    const at::ScalarType dtype = prepared.text.scalar_type();
+    ZT_CHECK(conditions.image.defined() == (config_.image_dim > 0), internal,
+             "prepare: this model takes {} picture embeddings", config_.image_dim > 0 ? "" : "no");
+    if (conditions.image.defined()) {
+        prepared.image = embed_images(conditions.image, lease, dtype);
+        ops::trace("image", prepared.image);
+    }
+    prepared.channels = conditions.channels;
+    ZT_CHECK(conditions.control.defined() == config_.has_control(), internal,
+             "prepare: this model takes {} control latents", config_.has_control() ? "" : "no");
+    if (conditions.control.defined()) {
+        ZT_CHECK(conditions.control.size(1) == config_.vace_in_channels &&
+                     conditions.control.size(2) == size.frames &&
+                     conditions.control.size(3) == size.height &&
+                     conditions.control.size(4) == size.width,
+                 internal, "prepare: control latents [{}] for {} frames of {}x{}",
+                 fmt::join(conditions.control.sizes(), ", "), size.frames, size.height, size.width);
+        const at::Tensor embedded =
+            at::linear(patches_of(conditions.control), lease[control_patch_weight_].flatten(1),
+                       lease[control_patch_bias_]);
+        prepared.control =
+            apply_linear(embedded.to(dtype), control_in_weight_, control_in_bias_, lease)
+                .to(at::kFloat);
+        prepared.control_scale = conditions.control_scale;
+    }
+    prepare_animation(conditions, prepared, lease);
+    prepared.cross.resize(blocks_.size() + control_blocks_.size());
     ops::trace("text", prepared.text);
     return prepared;
 }
 
+void Dit::prepare_animation(const Conditions& conditions, Prepared& prepared,
+                            const Lease& lease) const {
+    ZT_CHECK(conditions.pose.defined() == config_.has_face() &&
+                 conditions.faces.defined() == config_.has_face(),
+             internal, "prepare: this model takes {} poses and faces",
+             config_.has_face() ? "" : "no");
+    if (!config_.has_face()) return;
+    const at::Tensor& pose = conditions.pose;
+    const LatentSize& size = prepared.size;
+    ZT_CHECK(pose.size(1) == config_.pose_channels && pose.size(2) == size.frames - 1 &&
+                 pose.size(3) == size.height && pose.size(4) == size.width,
+             internal, "prepare: pose latents [{}] for {} frames of {}x{}",
+             fmt::join(pose.sizes(), ", "), size.frames, size.height, size.width);
+    prepared.pose =
+        at::linear(patches_of(pose), lease[pose_patch_weight_].flatten(1), lease[pose_patch_bias_]);
+    // The reference picture's latent frame and one for the first frame of video, then one for four.
+    const std::int64_t frames = 4 * (size.frames - 2) + 1;
+    prepared.faces =
+        face_encoder_->encode(conditions.faces, frames, lease).to(prepared.text.scalar_type());
+    prepared.face_cross.resize(face_adapters_.size());
+    ops::trace("faces", prepared.faces);
+}
+
+at::Tensor Dit::embed_images(const at::Tensor& image, const Lease& lease,
+                             at::ScalarType dtype) const {
+    constexpr double kImageNormEps = 1e-5;  // torch.nn.LayerNorm's own, which Diffusers leaves
+    at::Tensor tokens = image.to(dtype).reshape({1, -1, config_.image_dim});
+    if (config_.pos_embed_seq_len > 0) {
+        ZT_CHECK(tokens.size(1) == config_.pos_embed_seq_len, bad_request,
+                 "this model takes {} picture tokens, a first and a last picture, and was given {}",
+                 config_.pos_embed_seq_len, tokens.size(1));
+        tokens = tokens + lease[image_.positions];
+    }
+    tokens = ops::layer_norm(tokens, lease[image_.norm_1_weight], lease[image_.norm_1_bias],
+                             kImageNormEps, dtype);
+    tokens = apply_linear(tokens, image_.up_weight, image_.up_bias, lease, ops::Epilogue::gelu_erf);
+    tokens = apply_linear(tokens, image_.down_weight, image_.down_bias, lease);
+    return ops::layer_norm(tokens, lease[image_.norm_2_weight], lease[image_.norm_2_bias],
+                           kImageNormEps, dtype);
+}
+
+// [B, C, F, H, W] -> [B, L, C * patch] fp32
+at::Tensor Dit::patches_of(const at::Tensor& latents) const {
+    const auto [pt, ph, pw] = config_.patch_size;
+    const std::int64_t batch = latents.size(0), channels = latents.size(1);
+    const std::int64_t gt = latents.size(2) / pt, gh = latents.size(3) / ph,
+                       gw = latents.size(4) / pw;
+    return latents.to(at::kFloat)
+        .reshape({batch, channels, gt, pt, gh, ph, gw, pw})
+        .permute({0, 2, 4, 6, 1, 3, 5, 7})
+        .reshape({batch, gt * gh * gw, channels * pt * ph * pw});
+}
+
 Dit::State Dit::embed(const at::Tensor& latents, const FrameTimesteps& timesteps,
                       Prepared& prepared, const Lease& lease) const {
+    const at::Tensor& extra = prepared.channels;
+    const std::int64_t channels = latents.size(1) + (extra.defined() ? extra.size(1) : 0);
     const LatentSize size{latents.size(2), latents.size(3), latents.size(4)};
-    ZT_CHECK(size == prepared.size && latents.size(1) == config_.in_channels, internal,
-             "embed: latents [{}] do not fit what was prepared", fmt::join(latents.sizes(), ", "));
-    const auto [pt, ph, pw] = config_.patch_size;
+    ZT_CHECK(size == prepared.size && channels == config_.in_channels, internal,
+             "embed: latents [{}] with {} more channels do not fit what was prepared",
+             fmt::join(latents.sizes(), ", "), channels - latents.size(1));
     const auto [gt, gh, gw] = prepared.grid;
-    const std::int64_t batch = latents.size(0);
+    const std::int64_t pt = config_.patch_size[0];
 
     State state;
     state.prepared = &prepared;
-    const at::Tensor patches =
-        latents.to(at::kFloat)
-            .view({batch, config_.in_channels, gt, pt, gh, ph, gw, pw})
-            .permute({0, 2, 4, 6, 1, 3, 5, 7})
-            .reshape({batch, gt * gh * gw, config_.in_channels * pt * ph * pw});
-    state.x = at::linear(patches, lease[patch_weight_].flatten(1), lease[patch_bias_]);
+    at::Tensor input = latents.to(at::kFloat);
+    if (extra.defined()) {
+        std::vector<std::int64_t> shape = extra.sizes().vec();
+        shape[0] = latents.size(0);
+        input = at::cat({input, extra.expand(shape)}, 1);
+    }
+    state.x = at::linear(patches_of(input), lease[patch_weight_].flatten(1), lease[patch_bias_]);
+
+    ops::trace("patch_embedding", state.x);
+    if (prepared.pose.defined()) {
+        const std::int64_t frame = gh * gw;
+        state.x.narrow(1, frame, state.x.size(1) - frame).add_(prepared.pose);
+    }
 
     const at::Tensor values = at::tensor(timesteps.values, at::kFloat).to(latents.device());
     at::Tensor time = at::linear(sinusoidal_embedding(values, config_.freq_dim),
@@ -233,97 +387,9 @@ Dit::State Dit::embed(const at::Tensor& latents, const FrameTimesteps& timesteps
         }
         state.frames.frame_tokens = gh * gw;
     }
-    ops::trace("patch_embedding", state.x);
     ops::trace("time", state.time);
     ops::trace("modulation", state.modulation);
     return state;
-}
-
-void Dit::blocks(std::int64_t first, std::int64_t last, State& state, const Lease& lease) const {
-    for (std::int64_t i = first; i < last; ++i) {
-        const Block& block = blocks_.at(static_cast<std::size_t>(i));
-        Prepared::KeyValue& cached = state.prepared->cross.at(static_cast<std::size_t>(i));
-        const at::Tensor modulation = lease[block.modulation] + state.modulation;  // [T, 6, dim]
-        const auto row = [&modulation](Modulation which) { return modulation.select(1, which); };
-        const auto named = [i](const char* part) { return fmt::format("blocks.{}.{}", i, part); };
-        const at::ScalarType dtype = state.prepared->text.scalar_type();
-        at::Tensor& x = state.x;
-
-        // 1. Self-attention
-        at::Tensor branch =
-            ops::layer_norm_modulate(x, row(kShift), row(kScale), state.frames, config_.eps, dtype);
-        branch = self_attention(block, std::move(branch), state, lease);
-        ops::trace(named("attn1"), branch);
-        ops::add_gated(x, branch, row(kGate), state.frames);
-
-        // 2. Cross-attention
-        branch = config_.cross_attn_norm
-                     ? ops::layer_norm(x, lease[block.cross_norm_weight],
-                                       lease[block.cross_norm_bias], config_.eps, dtype)
-                     : x.to(dtype);
-        branch = cross_attention(block, std::move(branch), cached, state.prepared->text, lease);
-        ops::trace(named("attn2"), branch);
-        ops::add_gated(x, branch, {}, {});
-
-        // 3. Feed-forward
-        branch = ops::layer_norm_modulate(x, row(kFfnShift), row(kFfnScale), state.frames,
-                                          config_.eps, dtype);
-        branch = feed_forward(block, std::move(branch), lease);
-        ops::trace(named("ffn"), branch);
-        ops::add_gated(x, branch, row(kFfnGate), state.frames);
-        ops::trace(fmt::format("blocks.{}", i), x);
-    }
-}
-
-at::Tensor Dit::self_attention(const Block& block, at::Tensor x, const State& state,
-                               const Lease& lease) const {
-    const Attention& layer = block.self;
-    const ops::RotaryTable& rotary = state.prepared->rotary;
-    at::Tensor q = apply_linear(x, layer.q_weight, layer.q_bias, lease);
-    q = ops::rms_norm_rotary(q, lease[layer.q_norm], config_.eps, rotary);
-    at::Tensor k = apply_linear(x, layer.k_weight, layer.k_bias, lease);
-    k = ops::rms_norm_rotary(k, lease[layer.k_norm], config_.eps, rotary);
-    const at::Tensor v =
-        split_heads(apply_linear(x, layer.v_weight, layer.v_bias, lease), q.size(2));
-    x.reset();  // not needed while attention runs
-    const at::Tensor out = ops::attention({.q = q,
-                                           .k = k,
-                                           .v = v,
-                                           .name = "self_attention",
-                                           .int8 = multiplies_int8(lease.matrix(layer.q_weight))})
-                               .out;
-    return apply_linear(out.flatten(2), layer.out_weight, layer.out_bias, lease);
-}
-
-at::Tensor Dit::cross_attention(const Block& block, at::Tensor x, Prepared::KeyValue& cached,
-                                const at::Tensor& text, const Lease& lease) const {
-    const Attention& layer = block.cross;
-    const std::int64_t heads = config_.num_attention_heads;
-    if (!cached.key.defined()) {
-        const at::Tensor k = apply_linear(text, layer.k_weight, layer.k_bias, lease);
-        cached.key = split_heads(ops::rms_norm(k, lease[layer.k_norm], config_.eps), heads);
-        cached.value = split_heads(apply_linear(text, layer.v_weight, layer.v_bias, lease), heads);
-    }
-    at::Tensor q = apply_linear(x, layer.q_weight, layer.q_bias, lease);
-    q = split_heads(ops::rms_norm(q, lease[layer.q_norm], config_.eps), heads);
-    const at::Tensor out =
-        ops::attention({.q = q, .k = cached.key, .v = cached.value, .name = "cross_attention"}).out;
-    return apply_linear(out.flatten(2), layer.out_weight, layer.out_bias, lease);
-}
-
-at::Tensor Dit::feed_forward(const Block& block, at::Tensor x, const Lease& lease) const {
-    const at::Tensor rows = x.flatten(0, 1);
-    const at::Tensor out = at::empty(rows.sizes(), rows.options());
-    for (std::int64_t first = 0; first < rows.size(0); first += kFeedForwardTokens) {
-        const std::int64_t count = std::min(kFeedForwardTokens, rows.size(0) - first);
-        const at::Tensor hidden = apply_linear(rows.narrow(0, first, count), block.up_weight,
-                                               block.up_bias, lease, ops::Epilogue::gelu_tanh);
-        ops::linear({.x = hidden,
-                     .weight = lease.matrix(block.down_weight),
-                     .bias = lease[block.down_bias],
-                     .out = out.narrow(0, first, count)});
-    }
-    return out.view(x.sizes());
 }
 
 at::Tensor Dit::head(const State& state, const Lease& lease) const {

@@ -5,6 +5,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/full_like.h>
 
 #include <chrono>
 
@@ -65,6 +66,8 @@ void DenoiseLoop::run(LoopState& state, int to_step, const RunControl& control,
             progress.seconds / (state.step - first) * (to_step - state.step);
         control.report(progress);
     }
+    const bool finished = to_step == static_cast<int>(scheduler_->timesteps().size());
+    if (finished) state.latents = with_known_frames(state.latents);
 }
 
 void DenoiseLoop::use(ExpertKind kind, const at::Tensor& latents) {
@@ -75,17 +78,41 @@ void DenoiseLoop::use(ExpertKind kind, const at::Tensor& latents) {
     const LatentSize size{latents.size(2), latents.size(3), latents.size(4)};
     const Lease lease = expert_.residency->lease(expert_.dit->outer_params());
     for (Branch& branch : branches_) {
-        branch.prepared = expert_.dit->prepare({.text = branch.text, .size = size}, lease);
+        at::Tensor faces = options_.faces;
+        const bool unconditional = &branch != &branches_.front();
+        if (faces.defined() && unconditional) faces = at::full_like(faces.narrow(2, 0, 1), -1);
+        branch.prepared = expert_.dit->prepare({.text = branch.text,
+                                                .size = size,
+                                                .image = options_.image,
+                                                .channels = options_.channels,
+                                                .control = options_.control,
+                                                .control_scale = options_.control_scale,
+                                                .pose = options_.pose,
+                                                .faces = faces},
+                                               lease);
     }
+}
+
+at::Tensor DenoiseLoop::with_known_frames(const at::Tensor& latents) const {
+    const at::Tensor& known = options_.known_frames;
+    if (!known.defined()) return latents;
+    at::Tensor whole = latents.clone();
+    whole.narrow(2, 0, known.size(2)).copy_(known);
+    return whole;
 }
 
 at::Tensor DenoiseLoop::velocity(const at::Tensor& latents, float timestep, double guidance_scale,
                                  const RunControl& control) {
     const Dit& dit = *expert_.dit;
     const Lease outer = expert_.residency->lease(dit.outer_params());
-    const FrameTimesteps timesteps{.values = {timestep}, .frame_value = {}};
+    FrameTimesteps timesteps{.values = {timestep}, .frame_value = {}};
+    if (options_.known_frames.defined()) {
+        timesteps.values.push_back(0);
+        timesteps.frame_value.assign(static_cast<std::size_t>(latents.size(2)), 0);
+        std::fill_n(timesteps.frame_value.begin(), options_.known_frames.size(2), 1);
+    }
     std::vector<at::Tensor> samples;
-    for (const at::Tensor& sample : latents.split(1)) {
+    for (const at::Tensor& sample : with_known_frames(latents).split(1)) {
         std::vector<Dit::State> states;
         for (Branch& branch : branches_) {
             states.push_back(dit.embed(sample, timesteps, *branch.prepared, outer));

@@ -38,6 +38,16 @@ struct DenoiseOptions {
     double guidance_scale_2 = 1;  // of the low-noise expert
     at::Tensor text;              // [1, Lt, text_dim] compute dtype
     at::Tensor negative;          // the same; undefined: no guidance, one pass per step
+    // What both branches share; as in Conditions, undefined where the model takes none.
+    at::Tensor image;
+    at::Tensor channels;
+    at::Tensor control;
+    double control_scale = 1;
+    at::Tensor pose;
+    at::Tensor faces;  // the branch without guidance sees faces that are all -1
+    // [1, C, n, H, W] fp32: the first n latent frames are known, stay as they are and are given to
+    // the model as time step 0 (Wan2.2 TI2V). Undefined: none.
+    at::Tensor known_frames;
 };
 
 // Everything that a run carries from step to step.
@@ -72,6 +82,8 @@ private:
     };
 
     void use(ExpertKind kind, const at::Tensor& latents);
+    // The latents with the known frames in their place.
+    at::Tensor with_known_frames(const at::Tensor& latents) const;
     // Velocity of all samples, guidance applied: [B, C, F, H, W] fp32.
     at::Tensor velocity(const at::Tensor& latents, float timestep, double guidance_scale,
                         const RunControl& control);
