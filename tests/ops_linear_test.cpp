@@ -7,8 +7,10 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/silu.h>
@@ -116,6 +118,68 @@ TEST(Linear, Int8RowsSaveMemoryOnly) {
     }
 }
 
+// data + up down, in one product or two; `out` as given, and the epilogue behind both.
+TEST(Linear, LowRankAdditionsMatchFloat64) {
+    at::manual_seed(4);
+    for (const auto& [rows, in, out] : kSizes) {
+        for (const std::int64_t rank : {1, 16, 33, 64, 250, 300, 600}) {
+            const at::Tensor x = at::randn({rows, in}).to(at::kBFloat16);
+            const at::Tensor w = (at::randn({out, in}) * 0.05).to(at::kBFloat16);
+            const at::Tensor down = (at::randn({rank, in}) * 0.1).to(at::kBFloat16);
+            const at::Tensor up = (at::randn({out, rank}) * 0.1).to(at::kBFloat16);
+            const at::Tensor bias = at::randn({out}).to(at::kBFloat16);
+            const auto wide = [](const at::Tensor& t) { return t.to(at::kDouble); };
+            const at::Tensor exact =
+                at::linear(wide(x), wide(w) + at::matmul(wide(up), wide(down)), wide(bias));
+            const LinearArgs args{
+                .x = x, .weight = {.data = w, .low_rank = {down, up}}, .bias = bias};
+            // Beside the result the hidden numbers are rounded to bf16 or fp16.
+            const double bar = rows * out > 2000 ? 3.3e-3 : 1e-2;
+            for (const Isa isa : float_kernels()) {
+                if (!linear_cpu_takes(args, isa)) {
+                    EXPECT_GT(rank, 250);
+                    continue;
+                }
+                EXPECT_LT(relative_error(linear_cpu(args, isa), exact), bar)
+                    << kernels::name_of(isa) << " " << rows << " " << in << " " << out << " "
+                    << rank;
+            }
+            // Two roundings of the result where the second product is added to the first.
+            EXPECT_LT(relative_error(linear(args), exact), 1.5 * bar) << rank;
+            LinearArgs precise{.x = x.to(at::kFloat),
+                               .weight = {.data = w.to(at::kFloat),
+                                          .low_rank = {down.to(at::kFloat), up.to(at::kFloat)}},
+                               .bias = bias.to(at::kFloat),
+                               .out = at::empty({rows, out})};
+            EXPECT_LT(relative_error(linear(precise), exact), 1e-6);
+            EXPECT_LT(relative_error(precise.out, exact), 1e-6);
+            precise.epilogue = Epilogue::gelu_tanh;
+            EXPECT_LT(relative_error(linear(precise), at::gelu(exact, "tanh")), 1e-6);
+        }
+    }
+}
+
+TEST(Linear, LowRankAdditionsStandBesideInt8) {
+    at::manual_seed(5);
+    const at::Tensor x = at::randn({200, 300}).to(at::kBFloat16);
+    const at::Tensor w = (at::randn({130, 300}) * 0.05).to(at::kBFloat16);
+    const LowRank low{at::randn({32, 300}).to(at::kBFloat16),
+                      at::randn({130, 32}).to(at::kBFloat16)};
+    const at::Tensor added = at::matmul(low.up.to(at::kDouble), low.down.to(at::kDouble));
+    const at::Tensor exact = at::linear(x.to(at::kDouble), w.to(at::kDouble) + added);
+    std::vector<Matrix> matrices = {quantise_int8_rows(w)};
+    if (takes_int8(at::kCPU, at::kBFloat16)) matrices.push_back(quantise_int8(w));
+    for (Matrix& matrix : matrices) {
+        const at::Tensor alone = linear({.x = x, .weight = matrix});
+        matrix.low_rank = low;
+        const at::Tensor both = linear({.x = x, .weight = matrix});
+        // The addition is a hundred times the matrix: the 8 bits of the matrix are not felt.
+        EXPECT_LT(relative_error(both, exact), 4e-3);
+        matrix.low_rank = {};
+        EXPECT_TRUE(at::equal(linear({.x = x, .weight = matrix}), alone));
+    }
+}
+
 TEST(Linear, Int8OfIntegersIsExact) {
     if (!kernels::has(Isa::avx512vnni)) GTEST_SKIP() << "no VNNI";
     const at::Tensor x = at::round(at::randn({50, 333}) * 30).clamp(-127, 127);
@@ -166,13 +230,19 @@ TEST(Linear, NotANumberStaysInItsRow) {
 TEST(Linear, BytesDoNotDependOnThreads) {
     const at::Tensor x = at::randn({777, 520}).to(at::kBFloat16);
     const at::Tensor w = at::randn({300, 520}).to(at::kBFloat16);
+    const Matrix added{.data = w,
+                       .low_rank = {at::randn({40, 520}).to(at::kBFloat16),
+                                    at::randn({300, 40}).to(at::kBFloat16)}};
     const int threads = at::get_num_threads();
     for (const Isa isa : float_kernels()) {
         at::set_num_threads(1);
         const at::Tensor one = linear_cpu({.x = x, .weight = {w}}, isa);
+        const at::Tensor one_added = linear_cpu({.x = x, .weight = added}, isa);
         at::set_num_threads(3);
         const at::Tensor three = linear_cpu({.x = x, .weight = {w}}, isa);
+        const at::Tensor three_added = linear_cpu({.x = x, .weight = added}, isa);
         EXPECT_TRUE(at::equal(one, three)) << kernels::name_of(isa);
+        EXPECT_TRUE(at::equal(one_added, three_added)) << kernels::name_of(isa);
     }
     at::set_num_threads(threads);
 }

@@ -84,6 +84,7 @@ struct GemmTile {
     float* sums = nullptr;  // [count][sums_stride]; int8: int32
     std::int64_t sums_stride = 0;
     bool add = false;  // to what is in sums
+    int columns = 0;   // those wanted, from the first; sums of others may be left out. 0: all
     // fp16: products are multiplied by row_factors[row] * factor on their way into the sums.
     const float* row_factors = nullptr;  // null: 1
     float factor = 1;

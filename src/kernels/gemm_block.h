@@ -22,19 +22,30 @@ struct GemmBlock {
     static constexpr int kVectorBytes = 64;
 
     static void multiply(const GemmTile& tile) {
-        int row = 0;
-        for (; row + kRows <= tile.count; row += kRows) multiply_rows<kRows>(tile, row);
-        if (tile.count - row >= 4) multiply_rows<4>(tile, row), row += 4;
-        if (tile.count - row >= 2) multiply_rows<2>(tile, row), row += 2;
-        if (tile.count - row >= 1) multiply_rows<1>(tile, row);
+        const int columns = tile.columns == 0 ? kColumns : tile.columns;
+        if (columns <= M::kLanes)
+            multiply_vectors<1>(tile);
+        else if (columns <= 2 * M::kLanes)
+            multiply_vectors<2>(tile);
+        else
+            multiply_vectors<3>(tile);
     }
 
-    template <int rows>
+    template <int vectors>
+    static void multiply_vectors(const GemmTile& tile) {
+        int row = 0;
+        for (; row + kRows <= tile.count; row += kRows) multiply_rows<kRows, vectors>(tile, row);
+        if (tile.count - row >= 4) multiply_rows<4, vectors>(tile, row), row += 4;
+        if (tile.count - row >= 2) multiply_rows<2, vectors>(tile, row), row += 2;
+        if (tile.count - row >= 1) multiply_rows<1, vectors>(tile, row);
+    }
+
+    template <int rows, int vectors>
     static void multiply_rows(const GemmTile& tile, int first) {
         const char* panel = static_cast<const char*>(tile.panel);
         float* sums = tile.sums + first * tile.sums_stride;
         if constexpr (M::kChunk == 0) {
-            typename M::Sum sum[rows][kVectors];
+            typename M::Sum sum[rows][vectors];
             clear(sum);
             for (int tap = 0; tap < tile.taps; ++tap) {
                 add_steps(tile.rows[tap] + first * tile.row_stride, tile.row_stride, panel,
@@ -53,7 +64,7 @@ struct GemmBlock {
                 const int chunk = (tile.depth + chunks - 1) / chunks;
                 for (int done = 0; done < tile.depth; done += chunk) {
                     const int depth = tile.depth - done < chunk ? tile.depth - done : chunk;
-                    typename M::Sum sum[rows][kVectors];
+                    typename M::Sum sum[rows][vectors];
                     clear(sum);
                     add_steps(words + done, tile.row_stride, panel, depth, sum);
                     flush(sum, sums, tile.sums_stride, add, factors);
@@ -64,43 +75,43 @@ struct GemmBlock {
         }
     }
 
-    template <int rows>
-    static void clear(typename M::Sum (&sum)[rows][kVectors]) {
+    template <int rows, int vectors>
+    static void clear(typename M::Sum (&sum)[rows][vectors]) {
 #pragma GCC unroll 8
         for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 3
-            for (int j = 0; j < kVectors; ++j) sum[i][j] = M::zero();
+            for (int j = 0; j < vectors; ++j) sum[i][j] = M::zero();
         }
     }
 
-    template <int rows>
+    template <int rows, int vectors>
     static void add_steps(const std::uint32_t* words, std::ptrdiff_t stride, const char* panel,
-                          int depth, typename M::Sum (&sum)[rows][kVectors]) {
+                          int depth, typename M::Sum (&sum)[rows][vectors]) {
         // Addresses of eight rows from three registers: base + {0, 1, 2, 4} * stride.
         const std::uint32_t* const at[3] = {words, words + 3 * stride, words + 6 * stride};
         constexpr int kBase[8] = {0, 0, 0, 1, 0, 1, 2, 1};
         constexpr int kStep[8] = {0, 1, 2, 0, 4, 2, 0, 4};
         for (int step = 0; step < depth; ++step) {
-            typename M::Column column[kVectors];
+            typename M::Column column[vectors];
 #pragma GCC unroll 3
-            for (int j = 0; j < kVectors; ++j) column[j] = M::column(panel + j * kVectorBytes);
+            for (int j = 0; j < vectors; ++j) column[j] = M::column(panel + j * kVectorBytes);
 #pragma GCC unroll 8
             for (int i = 0; i < rows; ++i) {
                 const auto word = M::word(at[kBase[i]] + kStep[i] * stride + step);
 #pragma GCC unroll 3
-                for (int j = 0; j < kVectors; ++j) sum[i][j] = M::dot(word, column[j], sum[i][j]);
+                for (int j = 0; j < vectors; ++j) sum[i][j] = M::dot(word, column[j], sum[i][j]);
             }
             panel += kVectors * kVectorBytes;
         }
     }
 
-    template <int rows>
-    static void flush(typename M::Sum (&sum)[rows][kVectors], float* at, std::int64_t stride,
+    template <int rows, int vectors>
+    static void flush(typename M::Sum (&sum)[rows][vectors], float* at, std::int64_t stride,
                       bool add, const float* factors) {
 #pragma GCC unroll 8
         for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 3
-            for (int j = 0; j < kVectors; ++j)
+            for (int j = 0; j < vectors; ++j)
                 M::flush(at + i * stride + j * M::kLanes, sum[i][j], add,
                          factors == nullptr ? 1.0F : factors[i]);
         }

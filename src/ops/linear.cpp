@@ -35,6 +35,30 @@ at::Tensor linear_by_parts(const at::Tensor& x, const Matrix& weight, const at::
     return parts.size() == 1 ? parts[0] : at::cat(parts, -1);
 }
 
+void apply_epilogue(Epilogue epilogue, at::Tensor& out) {
+    switch (epilogue) {
+        case Epilogue::none: break;
+        case Epilogue::gelu_tanh: activate(out, kernels::Activation::gelu_tanh, out); break;
+        case Epilogue::gelu_erf: at::gelu_(out, "none"); break;
+        case Epilogue::silu: activate(out, kernels::Activation::silu, out); break;
+    }
+}
+
+// The matrix alone, then (x down^T) up^T added to it in place, then the epilogue.
+at::Tensor linear_then_low_rank(const LinearArgs& args) {
+    const LowRank& low = args.weight.low_rank;
+    LinearArgs base = args;
+    base.weight.low_rank = {};
+    base.epilogue = Epilogue::none;
+    at::Tensor out = linear(base);
+    const at::Tensor hidden = linear({.x = args.x, .weight = {low.down}});
+    const OperatorScope scope("linear_low_rank", 2.0 * static_cast<double>(out.numel()) *
+                                                     static_cast<double>(low.up.size(1)));
+    out.view({-1, out.size(-1)}).addmm_(hidden.view({-1, low.up.size(1)}), low.up.t());
+    apply_epilogue(args.epilogue, out);
+    return out;
+}
+
 }  // namespace
 
 at::Tensor linear(const LinearArgs& args) {
@@ -44,6 +68,8 @@ at::Tensor linear(const LinearArgs& args) {
              "linear: {} channels by a weight of [{}, {}]", args.x.size(-1),
              args.weight.out_features(), args.weight.in_features());
     const bool int8 = args.weight.layout == MatrixLayout::int8;
+    if (args.weight.low_rank.defined() && !linear_cpu_takes(args, linear_cpu_isa()))
+        return linear_then_low_rank(args);
     const OperatorScope scope(int8 ? "linear_int8" : "linear",
                               2.0 * rows * static_cast<double>(args.weight.out_features()) *
                                   static_cast<double>(args.weight.in_features()));
@@ -55,17 +81,13 @@ at::Tensor linear(const LinearArgs& args) {
     at::Tensor out = narrow ? linear_by_parts(args.x, args.weight, args.bias, args.x.scalar_type())
                      : args.bias.defined() ? at::linear(args.x, args.weight.data, args.bias)
                                            : at::linear(args.x, args.weight.data);
-    switch (args.epilogue) {
-        case Epilogue::none: break;
-        case Epilogue::gelu_tanh: activate(out, kernels::Activation::gelu_tanh, out); break;
-        case Epilogue::gelu_erf: at::gelu_(out, "none"); break;
-        case Epilogue::silu: activate(out, kernels::Activation::silu, out); break;
-    }
+    apply_epilogue(args.epilogue, out);
     return args.out.defined() ? args.out.copy_(out.view(args.out.sizes())) : out;
 }
 
 at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias) {
-    ZT_CHECK(weight.layout == MatrixLayout::plain, internal, "linear_fp32: the weight is packed");
+    ZT_CHECK(weight.layout == MatrixLayout::plain && !weight.low_rank.defined(), internal,
+             "linear_fp32: the weight is packed, or has an addition");
     const at::Tensor wide_bias = bias.to(at::kFloat);
     if (weight.data.scalar_type() == at::kFloat) return at::linear(x, weight.data, wide_bias);
     const OperatorScope scope("linear_fp32");

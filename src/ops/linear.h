@@ -19,6 +19,15 @@ enum class MatrixLayout {
     int8_rows,  // [out, in], row-major 8-bit numbers: quantise_int8_rows()
 };
 
+// A small addition to a matrix, kept as its factors: data + up down. Adapters are that (LoRA, Hu et
+// al. 2021). Both in the dtype that is computed in; undefined: none.
+struct LowRank {
+    at::Tensor down;  // [rank, in]
+    at::Tensor up;    // [out, rank], whatever scales the addition multiplied into it
+
+    bool defined() const { return up.defined(); }
+};
+
 struct Matrix {
     at::Tensor data;
     MatrixLayout layout = MatrixLayout::plain;
@@ -27,6 +36,7 @@ struct Matrix {
     // int8 only: the sum of a row's 8-bit numbers, and the matrix' size.
     at::Tensor sums;  // [out] int32
     std::array<std::int64_t, 2> features = {};
+    LowRank low_rank;  // what linear() adds, whatever the layout
 
     std::int64_t out_features() const {
         return layout == MatrixLayout::int8 ? features[0] : data.size(0);
@@ -34,7 +44,7 @@ struct Matrix {
     std::int64_t in_features() const {
         return layout == MatrixLayout::int8 ? features[1] : data.size(1);
     }
-    std::int64_t bytes() const;
+    std::int64_t bytes() const;  // without low_rank
 };
 
 enum class Epilogue { none, gelu_tanh, gelu_erf, silu };

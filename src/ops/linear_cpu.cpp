@@ -76,10 +76,15 @@ public:
           bias_(bias),
           activation_(activation),
           out_(out),
+          rank_(weight.low_rank.defined() ? weight.low_rank.up.size(1) : 0),
           words_(gemm_words(kernel.layout, x.size(1))),
+          low_words_(gemm_words(kernel.layout, rank_)),
           parts_(ceil_div(words_, kBlockWords)),
+          all_parts_(parts_ + (rank_ > 0 ? 1 : 0)),
           panels_(ceil_div(out.size(1), kernel.layout.columns)),
-          panel_bytes_(gemm_panel_bytes(kernel.layout, words_)) {}
+          panel_bytes_(gemm_panel_bytes(kernel.layout, words_ + low_words_)),
+          down_panels_(ceil_div(rank_, kernel.layout.columns)),
+          down_bytes_(gemm_panel_bytes(kernel.layout, words_)) {}
 
     void run() {
         const int workers = threads();
@@ -90,18 +95,25 @@ public:
         const std::int64_t chunk =
             shares_panels_ ? std::clamp<std::int64_t>(kPanelLimit / panel_bytes_, group_, panels_)
                            : panels_;
-        const std::int64_t shared = shares_panels_ ? chunk * (panel_bytes_ + 4 * parts_) : 0;
-        workspace_ = at::empty({thread_bytes_ * workers + shared}, at::kByte);
-        panel_factors_ = reinterpret_cast<float*>(base() + thread_bytes_ * workers);
-        shared_panels_ = reinterpret_cast<std::uint8_t*>(panel_factors_ + chunk * parts_);
+        const std::int64_t shared = shares_panels_ ? chunk * (panel_bytes_ + 4 * all_parts_) : 0;
+        const std::int64_t down = down_panels_ * (down_bytes_ + 4 * parts_);
+        workspace_ = at::empty({thread_bytes_ * workers + down + shared}, at::kByte);
+        down_factors_ = reinterpret_cast<float*>(base() + thread_bytes_ * workers);
+        down_ = reinterpret_cast<std::uint8_t*>(down_factors_ + down_panels_ * parts_);
+        panel_factors_ = reinterpret_cast<float*>(base() + thread_bytes_ * workers + down);
+        shared_panels_ = reinterpret_cast<std::uint8_t*>(panel_factors_ + chunk * all_parts_);
+        share_out(down_panels_ * parts_, workers, [&](std::int64_t item, auto) {
+            const std::int64_t panel = item / parts_, part = item % parts_;
+            down_factors_[item] = pack_columns(weight_.low_rank.down, panel, part,
+                                               down_ + panel * down_bytes_ + offset_of(part));
+        });
         for (first_panel_ = 0; first_panel_ < panels_; first_panel_ += chunk) {
             const std::int64_t count = std::min(chunk, panels_ - first_panel_);
             if (shares_panels_) {
-                share_out(count * parts_, workers, [&](std::int64_t item, auto) {
+                share_out(count * all_parts_, workers, [&](std::int64_t item, auto) {
+                    const std::int64_t panel = item / all_parts_, part = item % all_parts_;
                     panel_factors_[item] = pack_panel(
-                        item / parts_, item % parts_,
-                        shared_panels_ + item / parts_ * panel_bytes_ +
-                            gemm_panel_bytes(kernel_.layout, item % parts_ * kBlockWords));
+                        panel, part, shared_panels_ + panel * panel_bytes_ + offset_of(part));
                 });
             }
             const std::int64_t groups = ceil_div(count, group_);
@@ -125,13 +137,14 @@ private:
             std::clamp<std::int64_t>(share, std::min<std::int64_t>(96, x_.size(0)), kBlockRows);
         group_ = std::max<std::int64_t>(1, kGroupColumns / kernel_.layout.columns);
         keeps_rows_ = packed_weight_ || 4 * block_rows_ * kStride * parts_ <= kRowsLimit;
-        const std::int64_t kept = keeps_rows_ ? parts_ : 1;
-        rows_words_ = block_rows_ * kStride * kept;
-        sums_words_ = block_rows_ * group_ * kernel_.layout.columns;
-        const std::int64_t strip =
-            gemm_panel_bytes(kernel_.layout, std::min(words_, kBlockWords)) / 4;
+        const std::int64_t slots = slot_of(all_parts_ - 1) + 1;
+        rows_words_ = block_rows_ * kStride * slots;
+        sums_words_ = block_rows_ * sums_stride();
+        strip_words_ =
+            gemm_panel_bytes(kernel_.layout, std::min(std::max(words_, low_words_), kBlockWords)) /
+            4;
         thread_bytes_ =
-            ceil_div(4 * (rows_words_ + sums_words_ + strip + block_rows_ * kept), 64) * 64;
+            ceil_div(4 * (rows_words_ + sums_words_ + strip_words_ + block_rows_ * slots), 64) * 64;
     }
 
     std::uint8_t* base() { return static_cast<std::uint8_t*>(workspace_.mutable_data_ptr()); }
@@ -147,26 +160,42 @@ private:
         auto* rows = reinterpret_cast<std::uint32_t*>(base() + worker * thread_bytes_);
         auto* sums = reinterpret_cast<float*>(rows + rows_words_);
         auto* strip = rows + rows_words_ + sums_words_;
-        return {rows, sums, strip,
-                reinterpret_cast<float*>(
-                    strip + gemm_panel_bytes(kernel_.layout, std::min(words_, kBlockWords)) / 4)};
+        return {rows, sums, strip, reinterpret_cast<float*>(strip + strip_words_)};
     }
 
+    // Floats from one row of sums to the next.
+    std::int64_t sums_stride() const { return group_ * kernel_.layout.columns; }
+
+    // Part parts_ of the depth is that of a low-rank addition: the rows times `down`, by `up`.
     std::int64_t depth_of(std::int64_t part) const {
-        return std::min(kBlockWords, words_ - part * kBlockWords);
+        return part == parts_ ? low_words_ : std::min(kBlockWords, words_ - part * kBlockWords);
     }
 
-    // Elements of a part; the last may end inside a word.
-    int elements_of(std::int64_t part) const {
-        const std::int64_t first = part * kBlockWords * kernel_.layout.elements;
-        return static_cast<int>(
-            std::min(x_.size(1) - first, kBlockWords * kernel_.layout.elements));
+    // Where a part begins in a panel, bytes.
+    std::int64_t offset_of(std::int64_t part) const {
+        return gemm_panel_bytes(kernel_.layout, std::min(part * kBlockWords, words_));
     }
 
-    // Of a panel counted from first_panel_. -> what its numbers were divided by
-    float pack_panel(std::int64_t panel, std::int64_t part, void* to) const {
-        const std::int64_t column = (first_panel_ + panel) * kernel_.layout.columns;
-        const at::Tensor& w = weight_.data;
+    // Where the packed rows of a part lie; the addition's are kept in any case.
+    std::int64_t slot_of(std::int64_t part) const {
+        return keeps_rows_ ? part : part == parts_ ? 1 : 0;
+    }
+    std::uint32_t* rows_of(std::int64_t part, const Scratch& scratch) const {
+        return scratch.rows + slot_of(part) * block_rows_ * kStride;
+    }
+    float* factors_of(std::int64_t part, const Scratch& scratch) const {
+        return scratch.factors + slot_of(part) * block_rows_;
+    }
+
+    // Elements of a part of a depth; the last may end inside a word.
+    int elements_of(std::int64_t depth, std::int64_t part) const {
+        const std::int64_t most = kBlockWords * kernel_.layout.elements;
+        return static_cast<int>(std::min(depth - part * most, most));
+    }
+
+    // A panel of w [columns, depth] and a part of its depth. -> what its numbers were divided by
+    float pack_columns(const at::Tensor& w, std::int64_t panel, std::int64_t part, void* to) const {
+        const std::int64_t column = panel * kernel_.layout.columns;
         float factor = 1;
         kernel_.pack_columns(
             {.source = static_cast<const char*>(w.const_data_ptr()) +
@@ -176,10 +205,16 @@ private:
              .stride = w.stride(0),
              .columns = static_cast<int>(
                  std::min<std::int64_t>(kernel_.layout.columns, w.size(0) - column)),
-             .elements = elements_of(part),
+             .elements = elements_of(w.size(1), part),
              .panel = to,
              .factor = &factor});
         return factor;
+    }
+
+    // Of a panel counted from first_panel_.
+    float pack_panel(std::int64_t panel, std::int64_t part, void* to) const {
+        return part == parts_ ? pack_columns(weight_.low_rank.up, first_panel_ + panel, 0, to)
+                              : pack_columns(weight_.data, first_panel_ + panel, part, to);
     }
 
     struct Strip {
@@ -187,7 +222,7 @@ private:
         float factor;
     };
     Strip strip_of(std::int64_t panel, std::int64_t part, const Scratch& scratch) const {
-        const std::int64_t offset = gemm_panel_bytes(kernel_.layout, part * kBlockWords);
+        const std::int64_t offset = offset_of(part);
         if (packed_weight_) {
             return {static_cast<const std::uint8_t*>(weight_.data.const_data_ptr()) +
                         panel * panel_bytes_ + offset,
@@ -195,12 +230,11 @@ private:
         }
         if (shares_panels_)
             return {shared_panels_ + panel * panel_bytes_ + offset,
-                    panel_factors_[panel * parts_ + part]};
+                    panel_factors_[panel * all_parts_ + part]};
         return {scratch.strip, pack_panel(panel, part, scratch.strip)};
     }
 
     void pack_rows(std::int64_t first, int count, std::int64_t part, const Scratch& scratch) const {
-        const std::int64_t kept = keeps_rows_ ? part : 0;
         kernel_.pack_rows(
             {.source = static_cast<const char*>(x_.const_data_ptr()) +
                        (first * x_.stride(0) + part * kBlockWords * kernel_.layout.elements) *
@@ -208,10 +242,33 @@ private:
              .type = source_of(x_.scalar_type()),
              .stride = x_.stride(0),
              .rows = count,
-             .elements = elements_of(part),
-             .words = scratch.rows + kept * block_rows_ * kStride,
+             .elements = elements_of(x_.size(1), part),
+             .words = rows_of(part, scratch),
              .words_stride = kStride,
-             .factors = scratch.factors + (packed_weight_ ? 0 : kept * block_rows_)});
+             .factors = packed_weight_ ? scratch.factors : factors_of(part, scratch)});
+    }
+
+    // The rows times `down`, packed as the last part of the depth.
+    void pack_low_rank(std::int64_t first, int count, const Scratch& scratch) const {
+        for (std::int64_t part = 0; part < parts_; ++part) {
+            if (!keeps_rows_) pack_rows(first, count, part, scratch);
+            for (std::int64_t panel = 0; panel < down_panels_; ++panel) {
+                const Strip strip{down_ + panel * down_bytes_ + offset_of(part),
+                                  down_factors_[panel * parts_ + part]};
+                const std::int64_t first_column = panel * kernel_.layout.columns;
+                multiply(strip, part, count, scratch, scratch.sums + first_column,
+                         static_cast<int>(
+                             std::min<std::int64_t>(rank_ - first_column, kernel_.layout.columns)));
+            }
+        }
+        kernel_.pack_rows({.source = scratch.sums,
+                           .type = GemmSource::fp32,
+                           .stride = sums_stride(),
+                           .rows = count,
+                           .elements = static_cast<int>(rank_),
+                           .words = rows_of(parts_, scratch),
+                           .words_stride = kStride,
+                           .factors = factors_of(parts_, scratch)});
     }
 
     // Rows of a block by the groups [begin, end) of the current panels.
@@ -223,32 +280,33 @@ private:
         if (packed_weight_) measure_rows(first, count, scratch);
         for (std::int64_t part = 0; keeps_rows_ && part < parts_; ++part)
             pack_rows(first, count, part, scratch);
+        if (rank_ > 0) pack_low_rank(first, count, scratch);
         for (std::int64_t group = begin; group < end; ++group) {
             const std::int64_t low = group * group_, high = std::min(panels, low + group_);
-            for (std::int64_t part = 0; part < parts_; ++part) {
-                if (!keeps_rows_) pack_rows(first, count, part, scratch);
+            for (std::int64_t part = 0; part < all_parts_; ++part) {
+                if (!keeps_rows_ && part < parts_) pack_rows(first, count, part, scratch);
                 for (std::int64_t panel = low; panel < high; ++panel)
-                    multiply(panel, part, count, scratch,
+                    multiply(strip_of(panel, part, scratch), part, count, scratch,
                              scratch.sums + (panel - low) * kernel_.layout.columns);
             }
             finish(first, count, first_panel_ + low, first_panel_ + high, scratch);
         }
     }
 
-    void multiply(std::int64_t panel, std::int64_t part, int count, const Scratch& scratch,
-                  float* sums) const {
-        const std::int64_t kept = keeps_rows_ ? part : 0;
-        const std::uint32_t* rows = scratch.rows + kept * block_rows_ * kStride;
-        const Strip strip = strip_of(panel, part, scratch);
+    // columns: of the panel, 0 for all.
+    void multiply(const Strip& strip, std::int64_t part, int count, const Scratch& scratch,
+                  float* sums, int columns = 0) const {
+        const std::uint32_t* rows = rows_of(part, scratch);
         kernel_.multiply({.rows = &rows,
                           .row_stride = kStride,
                           .panel = strip.panel,
                           .depth = static_cast<int>(depth_of(part)),
                           .count = count,
                           .sums = sums,
-                          .sums_stride = group_ * kernel_.layout.columns,
+                          .sums_stride = sums_stride(),
                           .add = part > 0,
-                          .row_factors = scratch.factors + kept * block_rows_,
+                          .columns = columns,
+                          .row_factors = factors_of(part, scratch),
                           .factor = strip.factor});
     }
 
@@ -271,7 +329,7 @@ private:
         };
         kernel_.finish(
             {.sums = scratch.sums,
-             .sums_stride = group_ * kernel_.layout.columns,
+             .sums_stride = sums_stride(),
              .rows = count,
              .columns =
                  static_cast<int>(std::min(high * kernel_.layout.columns, out_.size(1)) - column),
@@ -293,21 +351,39 @@ private:
     const Matrix& weight_;
     const at::Tensor bias_;  // fp32
     const kernels::GemmActivation activation_;
-    const at::Tensor out_;  // [rows, out]
-    const std::int64_t words_;
-    const std::int64_t parts_;  // of the depth
+    const at::Tensor out_;      // [rows, out]
+    const std::int64_t rank_;   // of a low-rank addition; 0: none
+    const std::int64_t words_;  // of the depth
+    const std::int64_t low_words_;
+    const std::int64_t parts_;      // of the depth
+    const std::int64_t all_parts_;  // with the addition's
     const std::int64_t panels_;
     const std::int64_t panel_bytes_;
+    const std::int64_t down_panels_;
+    const std::int64_t down_bytes_;  // of a panel of `down`
     std::int64_t block_rows_ = 0;
     std::int64_t group_ = 0;   // panels
     bool keeps_rows_ = false;  // those of the whole depth stay packed while a block is worked on
     bool shares_panels_ = false;
-    std::int64_t rows_words_ = 0, sums_words_ = 0, thread_bytes_ = 0;
+    std::int64_t rows_words_ = 0, sums_words_ = 0, strip_words_ = 0, thread_bytes_ = 0;
     at::Tensor workspace_;
-    std::int64_t first_panel_ = 0;    // of those that are packed now
-    float* panel_factors_ = nullptr;  // [panels at once][parts]
+    std::int64_t first_panel_ = 0;   // of those that are packed now
+    float* down_factors_ = nullptr;  // [down_panels_][parts_]
+    std::uint8_t* down_ = nullptr;
+    float* panel_factors_ = nullptr;  // [panels at once][all_parts_]
     std::uint8_t* shared_panels_ = nullptr;
 };
+
+// Whether a low-rank addition can be one more part of the depth. To 8-bit numbers it cannot: their
+// rows' factors would multiply it too.
+bool adds_low_rank(const Matrix& weight, Isa isa) {
+    const Row* row = find_kernel(false, isa);
+    const auto& [down, up] = weight.low_rank;
+    return row != nullptr && weight.layout == MatrixLayout::plain &&
+           gemm_words(row->make().layout, up.size(1)) <= kBlockWords &&
+           down.scalar_type() == at::kBFloat16 && up.scalar_type() == at::kBFloat16 &&
+           down.stride(1) == 1 && up.stride(1) == 1;
+}
 
 }  // namespace
 
@@ -319,6 +395,7 @@ Isa linear_cpu_isa() {
 bool linear_cpu_takes(const LinearArgs& args, Isa isa) {
     const bool int8 = args.weight.layout == MatrixLayout::int8;
     const at::ScalarType dtype = args.x.scalar_type();
+    if (args.weight.low_rank.defined() && !adds_low_rank(args.weight, isa)) return false;
     if (!args.x.is_cpu() || args.x.numel() == 0 || find_kernel(int8, isa) == nullptr) return false;
     if (int8) return dtype == at::kBFloat16 || dtype == at::kFloat;
     const bool narrow = args.weight.layout == MatrixLayout::int8_rows;

@@ -11,7 +11,8 @@
 namespace zoetrope::ops {
 
 // Whether a kernel takes the call: bf16 on a CPU with AVX-512 and without AMX (where LibTorch's
-// oneDNN is as good), or an int8 weight where the CPU has VNNI.
+// oneDNN is as good), or an int8 weight where the CPU has VNNI. A low-rank addition is one more
+// part of the depth, of at most 256 words, to a bf16 weight.
 bool linear_cpu_takes(const LinearArgs& args, kernels::Isa isa);
 
 at::Tensor linear_cpu(const LinearArgs& args, kernels::Isa isa);
