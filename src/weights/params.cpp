@@ -1,6 +1,7 @@
 #include "weights/params.h"
 
 #include "base/error.h"
+#include "weights/adapters.h"
 #include "weights/weights.h"
 
 #include <ATen/core/Tensor.h>
@@ -76,9 +77,19 @@ at::ScalarType Residency::dtype_of(const Param& param) const {
     }
 }
 
+std::span<const Param> Residency::params() const { return weights_->params(); }
+
+// On the device, in the dtype of a lease, changed where adapters change it.
+at::Tensor Residency::read(const Param& param) const {
+    if (adapters_ == nullptr || !adapters_->changes(param))
+        return weights_->read_as(param, dtype_of(param)).to(options_.device);
+    const at::Tensor wide = weights_->read_as(param, at::kFloat).to(options_.device);
+    return adapters_->apply(param, wide, dtype_of(param));
+}
+
 ops::Matrix Residency::materialise(const Param& param) const {
     try {
-        const at::Tensor tensor = weights_->read_as(param, dtype_of(param)).to(options_.device);
+        const at::Tensor tensor = read(param);
         if (param.role != Role::matrix) return {tensor};
         switch (options_.quantization) {
             case Quantization::none: return {tensor};
@@ -115,18 +126,52 @@ Lease Residency::lease(std::span<const Param> params) {
         // Nobody else touches a slot without leases while loading_ is held.
         ops::Matrix matrix = materialise(weights_->params()[static_cast<std::size_t>(param.id)]);
         const std::lock_guard lock(mutex_);
-        slot.bytes = matrix.bytes();
-        // Memory that the tensor does not own, and so cannot resize, is the mapped file's.
-        slot.mapped = matrix.layout == ops::MatrixLayout::plain && matrix.data.has_storage() &&
-                      !matrix.data.storage().resizable();
-        slot.matrix = std::move(matrix);
+        fill(slot, std::move(matrix));
         slot.leases = 1;
-        (slot.mapped ? mapped_bytes_ : leased_bytes_) += slot.bytes;
-        peak_leased_bytes_ = std::max(peak_leased_bytes_, leased_bytes_);
         lease.ids_.push_back(param.id);
     }
     std::sort(lease.ids_.begin(), lease.ids_.end());
     return lease;
+}
+
+void Residency::fill(Slot& slot, ops::Matrix matrix) {
+    slot.bytes = matrix.bytes();
+    // Memory that the tensor does not own, and so cannot resize, is the mapped file's.
+    slot.mapped = matrix.layout == ops::MatrixLayout::plain && matrix.data.has_storage() &&
+                  !matrix.data.storage().resizable();
+    slot.matrix = std::move(matrix);
+    (slot.mapped ? mapped_bytes_ : leased_bytes_) += slot.bytes;
+    peak_leased_bytes_ = std::max(peak_leased_bytes_, leased_bytes_);
+}
+
+void Residency::set_adapters(std::shared_ptr<const AdapterSet> adapters) {
+    const std::lock_guard loading(loading_);
+    const auto before = std::exchange(adapters_, std::move(adapters));
+    try {
+        remake(before.get());
+    } catch (...) {
+        const auto refused = std::exchange(adapters_, before);
+        remake(refused.get());
+        throw;
+    }
+}
+
+// Makes the leased parameters anew that the adapters, or those before them, change.
+void Residency::remake(const AdapterSet* before) {
+    for (const Param& param : weights_->params()) {
+        const bool changes = (before != nullptr && before->changes(param)) ||
+                             (adapters_ != nullptr && adapters_->changes(param));
+        Slot& slot = slots_[static_cast<std::size_t>(param.id)];
+        if (std::unique_lock lock(mutex_); !changes || slot.leases == 0) continue;
+        ops::Matrix matrix = materialise(param);
+        const std::lock_guard lock(mutex_);
+        (slot.mapped ? mapped_bytes_ : leased_bytes_) -= slot.bytes;
+        fill(slot, std::move(matrix));
+    }
+}
+
+std::int64_t Residency::adapter_bytes() const {
+    return adapters_ == nullptr ? 0 : adapters_->bytes();
 }
 
 Lease Residency::lease_all() { return lease(weights_->params()); }
@@ -194,6 +239,11 @@ const ops::Matrix& Lease::find(const Param& param) const {
 
 const at::Tensor& Lease::operator[](const Param& param) const { return find(param).data; }
 
-ops::Matrix Lease::matrix(const Param& param) const { return find(param); }
+ops::Matrix Lease::matrix(const Param& param) const {
+    ops::Matrix matrix = find(param);
+    if (owner_->adapters_ != nullptr && param.role == Role::matrix)
+        matrix.low_rank = owner_->adapters_->low_rank(param);
+    return matrix;
+}
 
 }  // namespace zoetrope

@@ -61,6 +61,7 @@ struct ResidencyOptions {
 // Errors: unsupported where the device cannot multiply 8-bit numbers, with what it can do.
 void check_quantization(const ResidencyOptions& options);
 
+class AdapterSet;
 class Lease;
 
 class Residency {
@@ -85,7 +86,16 @@ public:
     // quantised to 8 bits again.
     bool keeps(const Param& param) const;
 
+    // Puts other adapters (null: none) in the place of those so far. Parameters that are leased and
+    // change themselves are made anew; the others stay. No lease may be read meanwhile.
+    // Errors: io where they hold numbers that are not finite; the adapters are then those before.
+    void set_adapters(std::shared_ptr<const AdapterSet> adapters);
+    // Of what adapters hold beside the parameters.
+    std::int64_t adapter_bytes() const;
+
     const ResidencyOptions& options() const { return options_; }
+    // All declared ones, in the order of their ids.
+    std::span<const Param> params() const;
     at::ScalarType dtype_of(const Param& param) const;
     // Bytes that a lease of it takes.
     std::int64_t bytes_of(const Param& param) const;
@@ -103,9 +113,13 @@ private:
     struct Slot;
     void release(std::span<const std::int32_t> ids);
     ops::Matrix materialise(const Param& param) const;
+    at::Tensor read(const Param& param) const;
+    void fill(Slot& slot, ops::Matrix matrix);
+    void remake(const AdapterSet* before);
 
     std::unique_ptr<const Weights> weights_;
     ResidencyOptions options_;
+    std::shared_ptr<const AdapterSet> adapters_;
     std::mutex loading_;        // held while tensors are made; taken before mutex_
     mutable std::mutex mutex_;  // guards the counts; held for moments only
     std::vector<Slot> slots_;   // by Param::id
@@ -126,7 +140,7 @@ public:
     // Takes no lock. Errors: internal where the parameter is not part of this lease.
     const at::Tensor& operator[](const Param& param) const;
 
-    // The same for Role::matrix, with its layout.
+    // The same for Role::matrix, with its layout and what adapters add.
     ops::Matrix matrix(const Param& param) const;
 
 private:
