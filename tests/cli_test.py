@@ -21,17 +21,17 @@ SOURCE = Path(__file__).resolve().parent.parent
 MODEL = SOURCE / "tests/golden/pipeline/unipc"
 SECONDS = 120  # a run takes well under one; machines are busy
 
+ADAPTER = SOURCE / "tests/golden/adapters/diffusers.safetensors"
 BASE = {"--model-path": MODEL, "--prompt": "a red circle", "--height": 32, "--width": 32, "--num-frames": 5,
         "--num-inference-steps": 2, "--threads": 1, "--dtype": "fp32", "--seed": 7}  # fmt: skip
-SWITCHES = {"--pull", "--lora-allow-unmatched", "--enable-cfg-parallel", "--use-fsdp-inference", "--vae-parallel",
+SWITCHES = {"--pull", "--enable-cfg-parallel", "--use-fsdp-inference", "--vae-parallel",
             "--dit-layerwise-offload", "--cache-taylorseer", "--color-match", "--resume", "--retarget"}  # fmt: skip
 # A value of each flag that is not built, which the flag's own type takes.
 NOT_BUILT = {
     "--image-encoder-path": "x", "--pull": None, "--image": "x.png", "--last-image": "x.png",
     "--reference-image": "x.png", "--video": "x.mp4", "--mask-video": "x.mp4", "--pose-video": "x.mp4",
     "--face-video": "x.mp4", "--background-video": "x.mp4", "--strength": "0.5", "--conditioning-scale": "1",
-    "--sigma-schedule": "karras", "--sigmas": "1,0.5", "--lora-path": "x.safetensors:0.5", "--lora-registry": "x",
-    "--lora-mode": "merged", "--lora-allow-unmatched": None, "--num-gpus": "4",
+    "--sigma-schedule": "karras", "--sigmas": "1,0.5", "--num-gpus": "4",
     "--tp-size": "2", "--ulysses-degree": "2", "--ring-degree": "2", "--sp-degree": "2",
     "--enable-cfg-parallel": None, "--use-fsdp-inference": None, "--vae-parallel": None,
     "--dit-layerwise-offload": None, "--vae-tiling": "on", "--cache": "dbcache", "--cache-fn": "1",
@@ -48,7 +48,8 @@ BUILT = [
     "--config", "--model-path", "--vae-path", "--text-encoder-path", "--tokenizer-path", "--transformer-path",
     "--transformer-2-path", "--task", "--prompt", "--negative-prompt", "--prompt-file", "--height", "--width",
     "--num-frames", "--fps", "--num-inference-steps", "--guidance-scale", "--guidance-scale-2",
-    "--boundary-ratio", "--scheduler", "--flow-shift", "--seed", "--num-outputs", "--latents", "--dtype",
+    "--boundary-ratio", "--scheduler", "--flow-shift", "--seed", "--num-outputs", "--latents",
+    "--lora-path", "--lora-registry", "--lora-mode", "--lora-allow-unmatched", "--dtype",
     "--quantization", "--device", "--max-memory", "--dit-cpu-offload", "--text-encoder-cpu-offload",
     "--image-encoder-cpu-offload", "--vae-cpu-offload", "--pin-cpu-memory", "--threads", "--output-path",
     "--output-file-name", "--save-output", "--output-type", "--json", "--perf-dump-path",
@@ -238,6 +239,22 @@ class BadFlags(CommandLine):
             harmless += [flag, "false"]
         self.generate({}, *harmless)
 
+    def test_adapters(self):
+        for value, *names in [
+            ("nowhere.safetensors:0.5", "nowhere.safetensors", "wan2.2-lightning-t2v"),
+            ("org/nowhere", "'org/nowhere'", "hf download org/nowhere"),
+            ("nowhere:0.5:hihg", "'nowhere:0.5:hihg'", "high, low or both"),
+            ("nowhere:nan", "nowhere:nan", "finite"),
+            (f"{ADAPTER}:1:low", "expert of low noise", "one transformer"),
+            ("wan2.1-fight", "Wan2.1-I2V-14B-720P", "dim 24"),
+            (MODEL / "transformer/diffusion_pytorch_model.safetensors", "keys match nothing", "69 keys", "and 59 more"),
+            (MODEL / "model_index.json", "model_index.json", ".safetensors"),
+        ]:
+            with self.subTest(value=value):
+                self.refuses({"--lora-path": value}, *names)
+        self.refuses({"--lora-registry": "nowhere"}, "--lora-registry", "'nowhere'")
+        self.refuses({"--lora-mode": "fused"}, "--lora-mode", "runtime", "merged")
+
     def test_output_paths(self):
         self.refuses({"--output-path": "x.avi"}, "--output-path", "'x.avi'", ".mp4", "/")
         self.refuses({"--output-file-name": "x.avi"}, "--output-file-name", "'x.avi'", ".mp4")
@@ -247,6 +264,29 @@ class BadFlags(CommandLine):
         self.refuses({"--output-file-name": "x" * 252 + ".mp4"}, "256", "255")
         for place in ("/dev/null", "/proc/zoetrope", "/dev/null/x.mp4"):  # closed to root too
             self.refuses({"--output-path": place}, "--output-path", place)
+
+
+class Adapters(CommandLine):
+    def latents(self, name, *adapters):
+        words = [word for adapter in adapters for word in ("--lora-path", adapter)]
+        out, err = self.generate({"--output-type": "latent", "--output-path": name}, "--json", *words)
+        _, metadata = read_tensors(self.folder / name)
+        numbers = (self.folder / name).read_bytes()[-4 * 16 * 2 * 4 * 4 :]
+        return numbers, json.loads(out), json.loads(metadata["comment"]), err
+
+    def test_adapters_are_applied_reported_and_stored(self):
+        none, report, settings, _ = self.latents("none.safetensors")
+        self.assertEqual(report["adapters"], [])
+        self.assertNotIn("adapters", settings)
+        zero, *_ = self.latents("zero.safetensors", f"{ADAPTER}:0")
+        self.assertEqual(zero, none)
+        one, report, settings, err = self.latents("one.safetensors", f"{ADAPTER}:0.5")
+        self.assertNotEqual(one, none)
+        self.assertEqual((report["adapters"][0]["rank"], report["adapters"][0]["targets"]), (4, 21))
+        self.assertEqual(settings["adapters"][0]["strength"], 0.5)
+        self.assertIn("strength 0.5", err)
+        _, report, settings, _ = self.latents("two.safetensors", f"{ADAPTER}:0.5", str(ADAPTER))
+        self.assertEqual([a["strength"] for a in settings["adapters"]], [0.5, 1.0])
 
 
 class BrokenModels(CommandLine):

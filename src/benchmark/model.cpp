@@ -46,6 +46,7 @@ nlohmann::ordered_json bench_model(const ModelBenchOptions& options, const RunCo
             {"width", stage.width},
             {"num_frames", stage.num_frames},
             {"layers", work.layers},
+            {"lora_rank", stage.lora_rank},
             {"seconds", typical},
             {"seconds_min", *std::min_element(seconds.begin(), seconds.end())},
             {"seconds_all", seconds},

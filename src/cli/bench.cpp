@@ -40,6 +40,12 @@ constexpr Flag kFlags[] = {
      "of the DiT: none|int8|int8-weight-only; default: none",
      {},
      {}},
+    {"--lora-rank",
+     integer,
+     "N",
+     "of an adapter on every matrix of the DiT; default: 0, none",
+     {},
+     {}},
     {"--repeats", integer, "N", "timed runs after one warm-up; default: 3", {}, {}},
     {"--threads", integer, "N", "CPU threads; default: the cores this process may use", {}, {}},
     {"--json", toggle, "", "the figures as one JSON object on stdout", {}, {}},
@@ -60,6 +66,7 @@ benchmark::ModelBenchOptions options_of(const Arguments& arguments) {
     stage.tokens = int_in(arguments, "--tokens", 1, 512).value_or(stage.tokens);
     stage.dtype = arguments.text("--dtype").value_or(stage.dtype);
     stage.quantization = arguments.text("--quantization").value_or(stage.quantization);
+    stage.lora_rank = int_in(arguments, "--lora-rank", 0, 1024).value_or(stage.lora_rank);
     options.repeats = int_in(arguments, "--repeats", 1, 1000).value_or(options.repeats);
     options.threads = int_in(arguments, "--threads", 1, 4096).value_or(0);
     return options;

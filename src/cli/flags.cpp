@@ -221,6 +221,11 @@ std::optional<std::string> Arguments::text(std::string_view flag) const {
     return found->second.back();
 }
 
+std::vector<std::string> Arguments::list(std::string_view flag) const {
+    const auto found = values_.find(std::string(flag));
+    return found == values_.end() ? std::vector<std::string>() : found->second;
+}
+
 std::optional<double> Arguments::number(std::string_view flag) const {
     const auto value = text(flag);
     return value ? parse_number<double>(*value) : std::nullopt;

@@ -58,6 +58,8 @@ public:
     std::optional<std::string> text(std::string_view flag) const;
     std::optional<double> number(std::string_view flag) const;
     bool on(std::string_view flag) const;
+    // All values of a flag of kind `list`.
+    std::vector<std::string> list(std::string_view flag) const;
 
     // What stood without a flag.
     const std::vector<std::string>& positionals() const { return positionals_; }

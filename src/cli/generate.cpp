@@ -72,6 +72,11 @@ EngineOptions options_of(const Arguments& arguments) {
     options.threads = int_in(arguments, "--threads", 1, 4096).value_or(0);
     if (const auto size = arguments.text("--max-memory"))
         options.max_memory = with_context("--max-memory", [&] { return parse_bytes(*size); });
+    for (const std::string& text : arguments.list("--lora-path"))
+        options.adapters.push_back(parse_adapter_choice(text));
+    options.lora_mode = arguments.text("--lora-mode").value_or(options.lora_mode);
+    options.lora_registry = existing(arguments, "--lora-registry");
+    options.lora_allow_unmatched = arguments.on("--lora-allow-unmatched");
     return options;
 }
 
@@ -167,6 +172,12 @@ int generate(Words words, std::stop_token stop) {
     if (const auto& embedded = engine.model().embedded)
         introduce_embedded(*embedded, request.request.prompt);
     for (const std::string& warning : request.warnings) log::warning("{}", warning);
+    for (const auto& adapter : engine.adapter_reports()) {
+        log::info("adapter {}: {} parameters of rank up to {}, strength {}{}, read in {:.2f} s",
+                  adapter.name, adapter.targets, adapter.rank, adapter.strength,
+                  adapter.expert == "both" ? "" : ", expert of " + adapter.expert + " noise",
+                  adapter.seconds);
+    }
     const auto plural = [](int n) { return n == 1 ? "" : "s"; };
     log::info("{}x{}, {} frame{}, {} step{}, seed {}, {}{}", request.width, request.height,
               request.num_frames, plural(request.num_frames), request.num_inference_steps,

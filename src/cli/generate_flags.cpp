@@ -14,7 +14,6 @@ constexpr std::string_view kOffload = "moving weights layer by layer is not buil
 constexpr std::string_view kCache = "step caches are not built yet; every step is computed today";
 constexpr std::string_view kSegments =
     "long videos in segments are not built yet; one window runs today";
-constexpr std::string_view kAdapters = "LoRA adapters are not built yet";
 constexpr std::string_view kResume = "saving a run's state and resuming it is not built yet";
 constexpr std::string_view kPreprocess = "preprocessing of driving videos is not built yet";
 
@@ -165,14 +164,32 @@ constexpr Flag kFlags[] = {
      {},
      {}},
 
-    {"--lora-path", list, "PATH[:STRENGTH[:high|low|both]]", "adapter, repeatable", kAdapters, {}},
-    {"--lora-registry", text, "FILE", "names of adapters", kAdapters, {}},
-    {"--lora-mode", text, "NAME", "runtime|merged", kAdapters, {}},
+    {"--lora-path",
+     list,
+     "PATH[:STRENGTH[:high|low|both]]",
+     "adapter (LoRA, DoRA, LoKr), repeatable: a .safetensors file, a folder with one, a repository "
+     "name with or without a file, or a name of the registry; default: none, strength 1, both "
+     "experts",
+     {},
+     {}},
+    {"--lora-registry",
+     text,
+     "FILE",
+     "JSON file with names of adapters; default: lora-registry.json beside the embedded models",
+     {},
+     {}},
+    {"--lora-mode",
+     text,
+     "NAME",
+     "runtime (the base stays as it is)|merged (added to it when it is loaded); default: runtime",
+     {},
+     {}},
     {"--lora-allow-unmatched",
      toggle,
      "",
-     "go on where an adapter's keys match nothing",
-     kAdapters,
+     "go on where an adapter's keys match nothing, or the registry has it for another model; "
+     "default: false",
+     {},
      {}},
 
     {"", heading, "", "Compute", {}, {}},

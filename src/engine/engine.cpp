@@ -51,6 +51,7 @@ Part<Dit>& Engine::Parts::open_dit(bool low_noise) {
             low_noise
                 ? open_part<Dit>("transformer_2", *model.transformer_2, *dit_2_config, dit_compute)
                 : open_part<Dit>("transformer", model.transformer, dit_config, dit_compute);
+        apply_adapters(low_noise);
     }
     return *part;
 }
@@ -105,6 +106,9 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
     ZT_CHECK(parts.dit_config.text_dim == parts.text_config.d_model, io,
              "the transformer takes text of {} channels, the text encoder gives {}",
              parts.dit_config.text_dim, parts.text_config.d_model);
+    parts.adapter_mode =
+        with_context("--lora-mode", [&] { return parse_adapter_mode(options.lora_mode); });
+    parts.adapters = parts.find_adapters(options.adapters);
     // Names and shapes are checked now, so that a wrong file is told before an hour of work.
     parts.tokenizer.emplace(Tokenizer::open(parts.model.tokenizer));
     parts.open_text();
@@ -248,6 +252,7 @@ at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback&
                             const RunControl& control, Report& report) {
     report.warnings = request.warnings;
     report.memory = plan_memory(request);
+    report.adapters = adapter_reports();
     const std::int64_t peak = report.memory.peak();
     const std::int64_t limit = parts_->options.max_memory;
     ZT_CHECK(

@@ -9,6 +9,7 @@
 
 #include "base/frames.h"
 #include "base/progress.h"
+#include "engine/adapters.h"
 #include "engine/model_folder.h"
 #include "engine/report.h"
 #include "engine/request.h"
@@ -30,6 +31,11 @@ struct EngineOptions {
     std::int64_t max_memory = 0;  // bytes; 0: no limit but the machine's
     int threads = 0;              // of operators on the CPU, process-wide; 0: the usable cores
     bool keep_resident = false;   // parts stay loaded between calls (a server)
+
+    std::vector<AdapterChoice> adapters;
+    std::string lora_mode = "runtime";    // or "merged"
+    std::filesystem::path lora_registry;  // empty: the one beside the embedded models
+    bool lora_allow_unmatched = false;    // leave out what an adapter has too much
 };
 
 // A request with every default filled in and every size rounded to what the model takes.
@@ -70,6 +76,15 @@ public:
     const ModelFolder& model() const;
     std::string dtype() const;  // "bf16": what the parts compute in
     std::string quantization() const;
+
+    // Puts other adapters in the place of those of the options. What is in memory stays there, and
+    // takes as long as reading them. Errors: as of the constructor; the adapters are then as
+    // before.
+    void set_adapters(const std::vector<AdapterChoice>& choices);
+    const std::vector<AdapterFile>& adapters() const;
+    std::string lora_mode() const;
+    // What became of them, by transformer.
+    std::vector<Report::Adapter> adapter_reports() const;
 
     // Fills in defaults and checks the request against the model. Errors: bad_request, unsupported.
     ResolvedRequest resolve(const Request& request) const;

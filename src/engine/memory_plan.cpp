@@ -68,6 +68,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
     }
     {
         PartBytes bytes;
+        std::int64_t adapters = 0;
         Dit::Memory memory;
         for (const bool low_noise : {false, true}) {
             if (low_noise && !request.boundary_ratio) continue;
@@ -77,6 +78,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
             bytes.weights = parts.options.keep_resident ? bytes.weights + own.weights
                                                         : std::max(bytes.weights, own.weights);
             bytes.largest = std::max(bytes.largest, own.largest);
+            adapters = std::max(adapters, dit.residency->adapter_bytes());
             memory = dit.layers.memory(size, kTextLength, element);
         }
         // Latents, the scheduler's history of up to three model outputs, velocities and their sum.
@@ -85,6 +87,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
                                {{"process", process},
                                 {"weights", bytes.weights},
                                 {"conversion", bytes.largest},
+                                {"adapters", adapters},
                                 {"activations", memory.activations},
                                 {"prompt_keys_and_values", branches * memory.per_branch},
                                 {"latents", kLatentCopies * latents}}});

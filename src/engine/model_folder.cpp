@@ -34,19 +34,6 @@ bool is_repository_name(const std::string& text) {
            text.front() != '~';
 }
 
-// models--org--name/refs/main names the snapshot.
-fs::path find_in_hub_cache(const std::string& name) {
-    std::string folder = "models--" + name;
-    folder.replace(folder.find('/'), 1, "--");
-    const fs::path repository = hub_cache() / folder;
-    std::string revision;
-    if (std::ifstream(repository / "refs" / "main") >> revision) {
-        const fs::path snapshot = repository / "snapshots" / revision;
-        if (fs::is_directory(snapshot)) return snapshot;
-    }
-    return {};
-}
-
 fs::path find_root(const std::string& model, std::string_view asked_by) {
     if (model.empty()) return embedded_models_folder() / kEmbeddedTextToVideo;
     if (fs::exists(model)) return model;
@@ -129,6 +116,19 @@ std::optional<EmbeddedInfo> read_embedded(const fs::path& root) {
 }
 
 }  // namespace
+
+// models--org--name/refs/main names the snapshot.
+std::filesystem::path find_in_hub_cache(const std::string& repository) {
+    std::string folder = "models--" + repository;
+    folder.replace(folder.find('/'), 1, "--");
+    const fs::path place = hub_cache() / folder;
+    std::string revision;
+    if (std::ifstream(place / "refs" / "main") >> revision) {
+        const fs::path snapshot = place / "snapshots" / revision;
+        if (fs::is_directory(snapshot)) return snapshot;
+    }
+    return {};
+}
 
 std::filesystem::path embedded_models_folder() {
     std::vector<fs::path> places;

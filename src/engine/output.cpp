@@ -238,6 +238,15 @@ std::string settings_json(const ResolvedRequest& request, const Engine& engine) 
     }
     if (request.request.flow_shift) json["flow_shift"] = *request.request.flow_shift;
     if (request.request.num_outputs > 1) json["num_outputs"] = request.request.num_outputs;
+    if (!engine.adapters().empty()) {
+        json["lora_mode"] = engine.lora_mode();
+        for (const AdapterFile& adapter : engine.adapters()) {
+            json["adapters"].push_back({{"name", adapter.name},
+                                        {"file", adapter.file.filename().string()},
+                                        {"strength", adapter.strength},
+                                        {"expert", name_of(adapter.expert)}});
+        }
+    }
     if (engine.model().embedded) {
         json["note"] = fmt::format("made by the small embedded model. It understands: {}",
                                    engine.model().embedded->understands);

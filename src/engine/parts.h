@@ -10,7 +10,10 @@
 #include "text/tokenizer.h"
 #include "text/umt5.h"
 #include "vae/vae.h"
+#include "weights/adapters.h"
 #include "weights/params.h"
+
+#include <array>
 
 namespace zoetrope {
 
@@ -60,6 +63,15 @@ struct Engine::Parts {
     std::optional<Tokenizer> tokenizer;
     std::unique_ptr<Part<Dit>> transformer, transformer_2;
     std::unique_ptr<Part<Vae>> vae;
+
+    std::vector<AdapterFile> adapters;
+    AdapterMode adapter_mode = AdapterMode::runtime;
+    std::array<std::vector<Report::Adapter>, 2> adapter_reports;  // high noise, low noise
+
+    // The files of these adapters. Errors: those of find_adapters().
+    std::vector<AdapterFile> find_adapters(std::span<const AdapterChoice> choices) const;
+    // Reads `adapters` into a transformer that is open.
+    void apply_adapters(bool low_noise);
 
     // Open where they are not.
     Part<Umt5Encoder>& open_text();

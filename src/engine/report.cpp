@@ -33,6 +33,16 @@ nlohmann::json to_json(const Report& report) {
     for (const auto& stage : report.memory.stages) {
         plan.push_back({{"stage", stage.stage}, {"bytes", stage.total()}, {"parts", stage.parts}});
     }
+    nlohmann::json adapters = nlohmann::json::array();
+    for (const auto& adapter : report.adapters) {
+        adapters.push_back({{"name", adapter.name},
+                            {"file", adapter.file},
+                            {"expert", adapter.expert},
+                            {"strength", adapter.strength},
+                            {"rank", adapter.rank},
+                            {"targets", adapter.targets},
+                            {"seconds", adapter.seconds}});
+    }
     return {{"stages", stages},
             {"total_seconds", total},
             {"step_seconds", report.step_seconds},
@@ -40,6 +50,7 @@ nlohmann::json to_json(const Report& report) {
              {{"predicted_peak_bytes", report.memory.peak()},
               {"measured_peak_bytes", report.measured_peak_bytes},
               {"predicted", plan}}},
+            {"adapters", adapters},
             {"warnings", report.warnings}};
 }
 

@@ -29,11 +29,22 @@ struct Report {
         std::string stage;
         double seconds = 0;
     };
+    // An adapter in a transformer.
+    struct Adapter {
+        std::string name;  // as it was given
+        std::string file;
+        std::string expert;  // "high" or "low" of a model that has two, else "both"
+        double strength = 1;
+        std::int64_t rank = 0;     // the largest
+        std::int64_t targets = 0;  // parameters that it changes
+        double seconds = 0;        // reading and applying
+    };
     std::vector<StageTime> stages;     // in the order they ran
     std::vector<double> step_seconds;  // denoising, per step
     MemoryPlan memory;
     std::int64_t measured_peak_bytes = 0;  // highest resident set of the process during the run
     std::vector<std::string> warnings;
+    std::vector<Adapter> adapters;
 
     void add_stage(Stage stage, double seconds);
 };

@@ -5,6 +5,7 @@
 #include "ops/device.h"
 #include "text/umt5.h"
 #include "vae/vae.h"
+#include "weights/adapters.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/randn.h>
@@ -74,6 +75,22 @@ LatentSize latent_size(const StageOptions& options, const Shape& shape) {
             options.width / shape.spatial_factor};
 }
 
+// An addition of that rank to every matrix.
+std::shared_ptr<const AdapterSet> random_adapters(const Residency& residency, std::int64_t rank) {
+    const at::ScalarType dtype = residency.options().compute_dtype;
+    AdapterUse use;
+    for (const Param& param : residency.params()) {
+        if (param.role != Role::matrix) continue;
+        use.adapter.deltas.push_back({.param = param,
+                                      .key = param.name,
+                                      .down = random_tensor({rank, param.shape[1]}, dtype),
+                                      .up = random_tensor({param.shape[0], rank}, dtype),
+                                      .scale = 1e-3});
+    }
+    return std::make_shared<const AdapterSet>(residency.params(), std::span(&use, 1),
+                                              AdapterSetOptions{.dtype = dtype});
+}
+
 // All blocks once, with the prompt's keys and values computed anew.
 StageWork dit_work(const StageOptions& options, const Shape& shape, at::ScalarType dtype) {
     DitConfig config;
@@ -86,6 +103,8 @@ StageWork dit_work(const StageOptions& options, const Shape& shape, at::ScalarTy
                                    .quantization = parse_quantization(options.quantization)};
     check_quantization(compute);
     auto model = std::make_shared<Loaded<Dit>>("transformer", config, compute);
+    if (options.lora_rank > 0)
+        model->residency->set_adapters(random_adapters(*model->residency, options.lora_rank));
     const at::Tensor text = random_tensor({1, kTextLength, config.text_dim}, dtype);
     const at::Tensor latents =
         random_tensor({1, shape.channels, size.frames, size.height, size.width}, at::kFloat);

@@ -22,6 +22,7 @@ struct StageOptions {
     int tokens = 30;  // real tokens of the prompt, stage text
     std::string dtype = "auto";
     std::string quantization = "none";  // of the DiT's matrices
+    int lora_rank = 0;                  // of an adapter on each of them; 0: none
 };
 
 struct StageWork {
