@@ -1,5 +1,6 @@
-# `make dist`: an archive whose program finds its models beside it and LibTorch in lib/. FFmpeg and ICU
-# come from the distribution. A CUDA wheel is too large to carry: that program looks for it where it was built.
+# `make dist`: an archive whose program finds its models beside it and LibTorch in lib/. FFmpeg, ICU
+# and the picture libraries come from the distribution. A CUDA wheel is too large to carry: that program looks for it
+# where it was built.
 install(TARGETS zoetrope RUNTIME DESTINATION .)
 if(EXISTS ${ZT_TORCH_DIR}/lib/libtorch_cuda.so OR EXISTS ${ZT_TORCH_DIR}/lib/libtorch_hip.so)
     set_target_properties(zoetrope PROPERTIES INSTALL_RPATH ${ZT_TORCH_DIR}/lib)

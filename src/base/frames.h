@@ -19,4 +19,8 @@ struct Frame {
         : width(w), height(h), rgb(static_cast<std::size_t>(w) * static_cast<std::size_t>(h) * 3) {}
 };
 
+// How a picture's new pixels are made of the old ones. In the order of Pillow's numbers, which
+// saved configs hold.
+enum class ResizeFilter { nearest, lanczos, bilinear, bicubic, box, hamming };
+
 }  // namespace zoetrope

@@ -73,7 +73,8 @@ private:
 // What a file is, from its header and first frame.
 MediaInfo probe_media(const std::filesystem::path& path);
 
-// A picture, or the first frame of a video.
+// A picture, or the first frame of a video, as FFmpeg decodes it; load_picture() of picture.h gives
+// Pillow's pixels.
 Frame read_picture(const std::filesystem::path& path);
 
 }  // namespace zoetrope
