@@ -158,9 +158,10 @@ std::vector<Products> products() {
 struct Sizes {
     std::int64_t in, out, height, width;
 };
-// Less than a panel; several panels of odd width; results so few that the taps are columns; a line
-// of more than one block.
-constexpr Sizes kSizes[] = {{5, 4, 7, 6}, {37, 101, 9, 13}, {48, 3, 6, 17}, {3, 50, 4, 500}};
+// Less than a panel; several panels of odd width; results so few that the taps are columns, of one
+// panel and of several; a line of more than one block.
+constexpr Sizes kSizes[] = {
+    {5, 4, 7, 6}, {37, 101, 9, 13}, {48, 3, 6, 17}, {19, 12, 5, 11}, {3, 50, 4, 500}};
 
 at::Tensor by_kernel(const CausalConv3dArgs& args, Isa isa) {
     ConvSpec spec{.options = args.options, .spread_taps = true};

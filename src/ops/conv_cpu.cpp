@@ -228,9 +228,12 @@ private:
                 {.sums = sums,
                  .sums_stride = columns_,
                  .count = item.pixels,
-                 .channels = static_cast<int>(conv_.channels),
-                 .out = data + ((item.batch * lines_ + item.line + line) * pixels_ + item.pixel) *
-                                   conv_.channels,
+                 .channels =
+                     static_cast<int>(std::min(columns_, conv_.channels - item.panel * columns_)),
+                 .out = data +
+                        ((item.batch * lines_ + item.line + line) * pixels_ + item.pixel) *
+                            conv_.channels +
+                        item.panel * columns_,
                  .out_stride = conv_.channels});
         });
         const std::int64_t height = lines_ - kh + 1, width = pixels_ - kw + 1;

@@ -42,9 +42,9 @@ struct ConvSpec {
     ConvOptions options;
     // 2: the halves of the result's channels are frames that follow each other.
     std::int64_t frames_per_step = 1;
-    // For so few channels that those of all taps of a frame fit into a panel (else nothing
-    // changes): taps are columns, whose products are added up afterwards. Without residual, the
-    // last in a row.
+    // For results of so few channels that those of all taps of a frame fill far fewer panels side
+    // by side than one by one (else nothing changes): taps are columns, whose products are added up
+    // afterwards. Without residual, the last in a row.
     bool spread_taps = false;
 };
 
@@ -67,7 +67,7 @@ struct PackedConv {
     kernels::GemmKernel gemm;
     kernels::ConvKernel conv;
     ConvSpec spec;
-    bool spread = false;        // spread_taps, and they fit
+    bool spread = false;        // spread_taps, and it pays
     std::int64_t channels = 0;  // of each phase
     std::int64_t words = 0;     // per pixel of the input
     std::int64_t panels = 0;    // of each phase

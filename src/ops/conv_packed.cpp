@@ -82,11 +82,14 @@ PackedConv plan(const ConvSpec& spec, Isa isa) {
     const Row& row = row_of(isa);
     PackedConv conv{.gemm = row.gemm(), .conv = row.conv(), .spec = spec};
     conv.words = gemm_words(conv.gemm.layout, in);
-    conv.spread = spec.spread_taps && out * kh * kw <= conv.gemm.layout.columns &&
+    const std::int64_t columns = conv.gemm.layout.columns;
+    // Adding the products up pays where there are far fewer panels of them.
+    conv.spread = spec.spread_taps &&
+                  3 * ceil_div(out * kh * kw, columns) <= ceil_div(out, columns) * kh * kw &&
                   !spec.options.upsample && stride[1] == 1 && stride[2] == 1 &&
                   spec.frames_per_step == 1;
     conv.channels = conv.spread ? out * kh * kw : out / spec.frames_per_step;
-    conv.panels = (conv.channels + conv.gemm.layout.columns - 1) / conv.gemm.layout.columns;
+    conv.panels = ceil_div(conv.channels, columns);
     conv.phases = phases_of(conv);
     std::int64_t bytes = 0, factors = 0;
     for (ConvPhase& phase : conv.phases) {

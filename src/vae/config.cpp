@@ -64,39 +64,72 @@ std::vector<float> statistics_of(const json& config, const char* key,
     return values;
 }
 
-void refuse_other_variants(const json& config) {
+bool flag_of(const json& config, const char* key) {
+    const json value = value_of(config, key);
+    ZT_CHECK(value.is_null() || value.is_boolean(), io,
+             "vae/config.json: {} is {}, wanted true or false", key, value.dump());
+    return value == json(true);
+}
+
+void refuse_other_variants(const json& config, bool residual) {
     const std::string type = config.value("_class_name", json("AutoencoderKLWan")).dump();
     ZT_CHECK(type == "\"AutoencoderKLWan\"", unsupported,
              "the VAE is a {}: AutoencoderKLWan is what runs", type);
-    const json residual = value_of(config, "is_residual");
-    ZT_CHECK(residual.is_null() || residual == json(false), unsupported,
-             "this is the VAE of Wan 2.2's 5B model (is_residual is {} in its config.json), which "
-             "is not built yet: give a model with the VAE of Wan 2.1",
-             residual.dump());
-    const json patch = value_of(config, "patch_size");
-    ZT_CHECK(patch.is_null() || patch == json(1), unsupported,
-             "this VAE works on patches (patch_size is {} in its config.json), which is not built "
-             "yet: give a model with the VAE of Wan 2.1",
-             patch.dump());
     const json scales = value_of(config, "attn_scales");
-    ZT_CHECK(scales.is_null() || scales == json::array(), unsupported,
+    ZT_CHECK(residual || scales.is_null() || scales == json::array(), unsupported,
              "this VAE has attention at the scales {} (attn_scales in its config.json): only the "
              "middle block's attention is built",
              scales.dump());
+}
+
+// Whether channels and pixels can be dealt out to the shortcuts past residual levels: whole pixels
+// of a channel to a number of channels, or whole channels to one.
+bool shortcut_fits(std::int64_t in, std::int64_t out, std::int64_t pixels) {
+    if (in * pixels % out != 0) return false;
+    const std::int64_t group = in * pixels / out;
+    return group % pixels == 0 || pixels % group == 0;
+}
+
+void check_residual(const VaeConfig& config) {
+    const std::vector<std::int64_t>& mult = config.dim_mult;
+    for (std::size_t i = 0; i < mult.size(); ++i) {
+        const bool last = i + 1 == mult.size();
+        // Down to half the size after level i of the encoder, up to twice before that of the
+        // decoder.
+        const std::int64_t down = last ? 1 : config.temporal_downsample[i] ? 8 : 4;
+        const std::int64_t up = i == 0 ? 1 : config.temporal_downsample[i - 1] ? 8 : 4;
+        ZT_CHECK(shortcut_fits(i == 0 ? 1 : mult[i - 1], mult[i], down) &&
+                     (i == 0 || shortcut_fits(mult[i], mult[last ? i : i + 1], up)),
+                 io,
+                 "vae/config.json: dim_mult is [{}], of which level {} cannot have the shortcut of "
+                 "is_residual: wanted 1, 2, 4 or 8 times the channels of the level before or after",
+                 fmt::join(mult, ", "), i);
+    }
+}
+
+void check_patches(const VaeConfig& config) {
+    const std::int64_t pixels = config.patch_size * config.patch_size;
+    ZT_CHECK(config.in_channels % pixels == 0 && config.out_channels % pixels == 0, io,
+             "vae/config.json: in_channels is {} and out_channels {}, wanted multiples of the {} "
+             "pixels of a patch (patch_size {})",
+             config.in_channels, config.out_channels, pixels, config.patch_size);
 }
 
 }  // namespace
 
 VaeConfig VaeConfig::from_json(const json& given) {
     ZT_CHECK(given.is_object(), io, "vae/config.json is not a JSON object");
-    refuse_other_variants(given);
     VaeConfig config;
+    config.is_residual = flag_of(given, "is_residual");
+    refuse_other_variants(given, config.is_residual);
     config.base_dim = size_of(given, "base_dim", config.base_dim);
     config.decoder_base_dim = size_of(given, "decoder_base_dim", config.base_dim);
     config.z_dim = size_of(given, "z_dim", config.z_dim);
     config.num_res_blocks = size_of(given, "num_res_blocks", config.num_res_blocks);
     config.in_channels = size_of(given, "in_channels", config.in_channels);
     config.out_channels = size_of(given, "out_channels", config.out_channels);
+    config.patch_size = size_of(given, "patch_size", config.patch_size);
+    check_patches(config);
     if (auto list = list_of<std::int64_t>(given, "dim_mult", "whole numbers", is_size);
         !list.empty()) {
         config.dim_mult = std::move(list);
@@ -118,12 +151,13 @@ VaeConfig VaeConfig::from_json(const json& given) {
              "vae/config.json: temperal_downsample has {} values, wanted one fewer than dim_mult, "
              "{}",
              config.temporal_downsample.size(), config.dim_mult.size() - 1);
+    if (config.is_residual) check_residual(config);
     config.latents_mean = statistics_of(given, "latents_mean", kWanMean, config.z_dim);
     config.latents_std = statistics_of(given, "latents_std", kWanStd, config.z_dim);
     ZT_CHECK(std::all_of(config.latents_std.begin(), config.latents_std.end(),
                          [](float value) { return value > 0; }),
              io, "vae/config.json: latents_std has values that are not above 0");
-    config.scale_factor_spatial = std::int64_t{1} << config.temporal_downsample.size();
+    config.scale_factor_spatial = config.patch_size << config.temporal_downsample.size();
     config.scale_factor_temporal = std::int64_t{1}
                                    << std::count(config.temporal_downsample.begin(),
                                                  config.temporal_downsample.end(), true);

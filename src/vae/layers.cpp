@@ -1,8 +1,10 @@
 #include "vae/layers.h"
 
 #include "ops/attention.h"
+#include "ops/stats.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 
@@ -209,21 +211,24 @@ ResidualBlock::ResidualBlock(Builder& builder, const std::string& prefix, std::i
     if (in != out) shortcut_.emplace(builder, prefix + ".conv_shortcut", conv_1x1x1(in, out));
 }
 
-at::Tensor ResidualBlock::forward(const at::Tensor& x, const Lease& lease, Carried& carried) const {
+at::Tensor ResidualBlock::forward(const at::Tensor& x, const Lease& lease, Carried& carried,
+                                  bool keep_x) const {
     const at::Tensor past = shortcut_ ? shortcut_->forward(x, lease, carried) : x;
     if (carried.packed != nullptr) {
         const ops::ConvStage stages[] = {conv1_.stage(carried, norm1_.gamma(lease), true),
                                          conv2_.stage(carried, norm2_.gamma(lease), true)};
-        return ops::causal_conv3d_cpu(
-            stages, {.x = x, .residual = past, .out = past, .pool = &carried.pool});
+        return ops::causal_conv3d_cpu(stages, {.x = x,
+                                               .residual = past,
+                                               .out = keep_x && !shortcut_ ? at::Tensor() : past,
+                                               .pool = &carried.pool});
     }
     at::Tensor h = forward_normed(norm1_, true, conv1_, x, lease, carried);
     h = forward_normed(norm2_, true, conv2_, h, lease, carried);
     return h.add_(past);
 }
 
-ops::ClipShape ResidualBlock::account(const ops::ClipShape& x, Ledger& ledger) const {
-    if (ledger.packed()) return account_packed(x, ledger);
+ops::ClipShape ResidualBlock::account(const ops::ClipShape& x, Ledger& ledger, bool keep_x) const {
+    if (ledger.packed()) return account_packed(x, ledger, keep_x);
     if (shortcut_) shortcut_->account(x, ledger);
     const ops::ClipShape h = account_normed(norm1_, conv1_, x, ledger);
     account_normed(norm2_, conv2_, h, ledger);
@@ -232,12 +237,13 @@ ops::ClipShape ResidualBlock::account(const ops::ClipShape& x, Ledger& ledger) c
     return h;
 }
 
-ops::ClipShape ResidualBlock::account_packed(const ops::ClipShape& x, Ledger& ledger) const {
+ops::ClipShape ResidualBlock::account_packed(const ops::ClipShape& x, Ledger& ledger,
+                                             bool keep_x) const {
     ops::ClipShape h = x;
     if (shortcut_) {
         h = shortcut_->account(x, ledger);
-    } else {
-        ledger.hold(x);  // x itself, which is the result: its caller drops it once
+    } else if (keep_x) {
+        ledger.hold(x);
     }
     ledger.flop += conv1_.cost(x, ledger).flop + conv2_.cost(h, ledger).flop;
     for (std::int64_t t = 0; t < x.frames; ++t) {
@@ -246,6 +252,7 @@ ops::ClipShape ResidualBlock::account_packed(const ops::ClipShape& x, Ledger& le
         conv1_.account_frame_out(x, ledger);
         conv2_.account_frame_out(h, ledger);
     }
+    if (!shortcut_ && !keep_x) ledger.reuse(x);
     return h;
 }
 
@@ -366,6 +373,53 @@ ops::ClipShape Downsample::account(const ops::ClipShape& x, Ledger& ledger) cons
     const ops::ClipShape out = time_conv_->account(half, ledger);
     ledger.drop(half);
     return out;
+}
+
+at::Tensor AverageDown::forward(const at::Tensor& x) const {
+    const ops::OperatorScope scope("level_shortcut");
+    const auto& [in, out, frames, side] = shape_;
+    const std::int64_t pixels = shape_.pixels(), group = in * pixels / out;
+    const std::int64_t apart = std::max<std::int64_t>(1, pixels / group);  // means per channel of x
+    const std::int64_t joined = std::max<std::int64_t>(1, group / pixels);  // channels per mean
+    const std::int64_t zeros = x.size(2) % frames == 0 ? 0 : frames - x.size(2);  // in front
+    at::Tensor sums = at::empty({x.size(0), out, (zeros + x.size(2)) / frames, x.size(3) / side,
+                                 x.size(4) / side},
+                                x.options().dtype(at::kFloat), at::MemoryFormat::ChannelsLast3d)
+                          .zero_();
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
+        const std::int64_t frame = pixel / (side * side) - zeros;
+        if (frame < 0) continue;
+        const at::Tensor part = x.slice(2, frame, {}, frames)
+                                    .slice(3, pixel / side % side, {}, side)
+                                    .slice(4, pixel % side, {}, side);
+        const at::Tensor to = sums.slice(1, pixel / group, {}, apart);
+        for (std::int64_t i = 0; i < joined; ++i) to.add_(part.slice(1, i, {}, joined));
+    }
+    return sums.div_(static_cast<double>(group)).to(x.scalar_type());
+}
+
+ops::ClipShape AverageDown::account(const ops::ClipShape& x, Ledger& ledger) const {
+    const ops::ClipShape out{shape_.out, std::max<std::int64_t>(1, x.frames / shape_.frames),
+                             x.height / shape_.side, x.width / shape_.side};
+    if (ledger.element < 4) ledger.pass(4 * out.elements());  // sums are float32
+    ledger.hold(out);
+    return out;
+}
+
+void DuplicateUp::add(const at::Tensor& x, bool first, const at::Tensor& to) const {
+    const ops::OperatorScope scope("level_shortcut");
+    const auto& [in, out, frames, side] = shape_;
+    const std::int64_t pixels = shape_.pixels(), copies = out * pixels / in;
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
+        const std::int64_t frame = pixel / (side * side) - (first ? frames - 1 : 0);
+        if (frame < 0) continue;
+        const at::Tensor from = copies > pixels ? x.repeat_interleave(copies / pixels, 1)
+                                                : x.slice(1, pixel / copies, {}, pixels / copies);
+        to.slice(2, frame, {}, first ? 1 : frames)
+            .slice(3, pixel / side % side, {}, side)
+            .slice(4, pixel % side, {}, side)
+            .add_(from);
+    }
 }
 
 }  // namespace zoetrope::vae

@@ -1,5 +1,5 @@
-// The layers of the Wan VAE: causal convolutions with carried features, residual blocks, attention,
-// resampling.
+// The layers of the Wan VAEs: causal convolutions with carried features, residual blocks,
+// attention, resampling, shortcuts past levels.
 //
 // Convolutions run on our own kernels where the stream has packed weights, else on ATen.
 // A layer keeps Params; forward() takes the clip, a Lease on them, and the Carried features of the
@@ -82,6 +82,8 @@ struct Ledger {
         peak = std::max(peak, held);
     }
     void drop(std::int64_t bytes) { held -= bytes; }
+    // A result that lies where its input lay, which is about to be dropped.
+    void reuse(const ops::ClipShape& clip) { held += clip.elements() * element; }
     void hold(const ops::ClipShape& clip) { hold(clip.elements() * element); }
     void drop(const ops::ClipShape& clip) { drop(clip.elements() * element); }
     void pass(std::int64_t bytes) {  // held for a moment
@@ -154,12 +156,13 @@ class ResidualBlock {
 public:
     ResidualBlock(Builder& builder, const std::string& prefix, std::int64_t in, std::int64_t out);
 
-    // May write over x.
-    at::Tensor forward(const at::Tensor& x, const Lease& lease, Carried& carried) const;
-    ops::ClipShape account(const ops::ClipShape& x, Ledger& ledger) const;
+    // May write over x, but where that is to be kept.
+    at::Tensor forward(const at::Tensor& x, const Lease& lease, Carried& carried,
+                       bool keep_x = false) const;
+    ops::ClipShape account(const ops::ClipShape& x, Ledger& ledger, bool keep_x = false) const;
 
 private:
-    ops::ClipShape account_packed(const ops::ClipShape& x, Ledger& ledger) const;
+    ops::ClipShape account_packed(const ops::ClipShape& x, Ledger& ledger, bool keep_x) const;
 
     RmsNorm norm1_, norm2_;
     CausalConv conv1_, conv2_;
@@ -224,6 +227,43 @@ public:
 private:
     CausalConv conv_;
     std::optional<CausalConv> time_conv_;
+};
+
+// The shortcuts of residual levels have no weights: the pixels of a block (of `frames` x `side` x
+// `side`) and the channels count as one row of numbers, dealt out to the other side's channels in
+// order.
+struct ShortcutShape {
+    std::int64_t in = 0;
+    std::int64_t out = 0;
+    std::int64_t frames = 1;
+    std::int64_t side = 1;
+
+    std::int64_t pixels() const { return frames * side * side; }
+};
+
+// Past a level of the encoder: channels of the result are means of numbers in a row. A first chunk
+// of one frame is the last of its block, the others being zeros.
+class AverageDown {
+public:
+    explicit AverageDown(const ShortcutShape& shape) : shape_(shape) {}
+
+    at::Tensor forward(const at::Tensor& x) const;
+    ops::ClipShape account(const ops::ClipShape& x, Ledger& ledger) const;
+
+private:
+    ShortcutShape shape_;
+};
+
+// Past a level of the decoder: each channel of x stands for some numbers in a row.
+class DuplicateUp {
+public:
+    explicit DuplicateUp(const ShortcutShape& shape) : shape_(shape) {}
+
+    // Adds it to `to`, the level's result. first: only the last frame of each block is there.
+    void add(const at::Tensor& x, bool first, const at::Tensor& to) const;
+
+private:
+    ShortcutShape shape_;
 };
 
 }  // namespace zoetrope::vae

@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "ops/device.h"
 #include "ops/stats.h"
-#include "vae/layers.h"
+#include "vae/levels.h"
 
 #include <ATen/ops/tensor.h>
 
@@ -13,6 +13,7 @@ namespace zoetrope {
 namespace {
 
 using vae::account_normed;
+using vae::account_step;
 using vae::Builder;
 using vae::Carried;
 using vae::CausalConv;
@@ -20,95 +21,42 @@ using vae::conv_1x1x1;
 using vae::conv_3x3x3;
 using vae::ConvParams;
 using vae::ConvShape;
-using vae::Downsample;
+using vae::DownLevel;
 using vae::forward_normed;
 using vae::Ledger;
 using vae::MidBlock;
-using vae::ResidualBlock;
 using vae::RmsNorm;
-using vae::Upsample;
+using vae::UpLevel;
 
 // Chunks after which every chunk costs the same: a kernel of three frames on one frame per chunk
 // that first sees the second chunk has its whole reach in the fourth.
 constexpr std::int64_t kSettledChunks = 4;
 
-// One resolution: residual blocks, then half or twice the size but in the last one.
-template <typename Resample>
-struct Level {
-    std::vector<ResidualBlock> blocks;
-    std::optional<Resample> resample;
-};
-
-template <typename Resample>
-at::Tensor run_levels(const std::vector<Level<Resample>>& levels, at::Tensor x, const Lease& lease,
-                      Carried& carried) {
-    for (const auto& level : levels) {
-        for (const auto& block : level.blocks) x = block.forward(x, lease, carried);
-        if (level.resample) x = level.resample->forward(x, lease, carried);
-    }
-    return x;
+// A copy of frames [B, C, n, H, W] with the pixels of patches as channels, columns before lines
+// -> [B, C * patch * patch, n, H / patch, W / patch], channels last
+at::Tensor to_patches(const at::Tensor& frames, std::int64_t patch) {
+    return frames.permute({0, 2, 3, 4, 1})
+        .unflatten(3, {frames.size(4) / patch, patch})
+        .unflatten(2, {frames.size(3) / patch, patch})
+        .permute({0, 1, 2, 4, 6, 5, 3})  // [B, n, h, w, C, column, line]
+        .clone(at::MemoryFormat::Contiguous)
+        .flatten(4, 6)
+        .permute({0, 4, 1, 2, 3});
 }
 
-// x goes through the layer and is let go.
-template <typename Layer>
-void account_step(const Layer& layer, ops::ClipShape& x, Ledger& ledger) {
-    const ops::ClipShape out = layer.account(x, ledger);
-    ledger.drop(x);
-    x = out;
-}
-
-template <typename Resample>
-void account_levels(const std::vector<Level<Resample>>& levels, ops::ClipShape& x, Ledger& ledger) {
-    for (const auto& level : levels) {
-        for (const auto& block : level.blocks) account_step(block, x, ledger);
-        if (level.resample) account_step(*level.resample, x, ledger);
-    }
-}
-
-std::vector<Level<Downsample>> encoder_levels(Builder& builder, const VaeConfig& config) {
-    std::vector<Level<Downsample>> levels(config.dim_mult.size());
-    std::int64_t channels = config.base_dim;
-    int index = 0;  // down_blocks is one flat list
-    const auto next = [&] { return fmt::format("encoder.down_blocks.{}", index++); };
-    for (std::size_t i = 0; i < levels.size(); ++i) {
-        const std::int64_t out = config.base_dim * config.dim_mult[i];
-        for (std::int64_t j = 0; j < config.num_res_blocks; ++j) {
-            levels[i].blocks.emplace_back(builder, next(), channels, out);
-            channels = out;
-        }
-        if (i + 1 < levels.size()) {
-            levels[i].resample.emplace(builder, next(), out, config.temporal_downsample[i]);
-        }
-    }
-    return levels;
-}
-
-// From the smallest pictures to the largest, so dim_mult and temporal_downsample backwards.
-std::vector<Level<Upsample>> decoder_levels(Builder& builder, const VaeConfig& config) {
-    std::vector<Level<Upsample>> levels(config.dim_mult.size());
-    std::int64_t channels = config.decoder_base_dim * config.dim_mult.back();
-    for (std::size_t i = 0; i < levels.size(); ++i) {
-        const std::size_t mirrored = levels.size() - 1 - i;
-        const std::int64_t out = config.decoder_base_dim * config.dim_mult[mirrored];
-        const std::string prefix = fmt::format("decoder.up_blocks.{}", i);
-        for (std::int64_t j = 0; j <= config.num_res_blocks; ++j) {
-            levels[i].blocks.emplace_back(builder, fmt::format("{}.resnets.{}", prefix, j),
-                                          channels, out);
-            channels = out;
-        }
-        if (mirrored == 0) break;
-        channels = out / 2;
-        levels[i].resample.emplace(
-            builder, prefix + ".upsamplers.0",
-            Upsample::Shape{
-                .in = out, .out = channels, .temporal = config.temporal_downsample[mirrored - 1]});
-    }
-    return levels;
+// And back.
+at::Tensor from_patches(const at::Tensor& x, std::int64_t patch) {
+    if (patch == 1) return x;
+    return x.permute({0, 2, 3, 4, 1})
+        .unflatten(4, {x.size(1) / (patch * patch), patch, patch})
+        .permute({0, 1, 2, 6, 3, 5, 4})  // [B, n, h, line, w, column, C]
+        .reshape({x.size(0), x.size(2), x.size(3) * patch, x.size(4) * patch, -1})
+        .permute({0, 4, 1, 2, 3});
 }
 
 struct Encoder {
     CausalConv conv_in;
-    std::vector<Level<Downsample>> levels;
+    std::vector<DownLevel> levels;
     MidBlock mid;
     RmsNorm norm_out;
     CausalConv conv_out;
@@ -123,10 +71,10 @@ struct Encoder {
                    conv_3x3x3(config.base_dim * config.dim_mult.back(), 2 * config.z_dim)),
           quant_conv(builder, "quant_conv", conv_1x1x1(2 * config.z_dim, 2 * config.z_dim)) {}
 
-    // frames: [B, C, n, H, W] -> mean and log variance [B, 2 * z_dim, 1, h, w]
+    // frames: [B, C, n, H, W], of patches -> mean and log variance [B, 2 * z_dim, 1, h, w]
     at::Tensor forward(at::Tensor x, const Lease& lease, Carried& carried) const {
         x = conv_in.forward(x, lease, carried);
-        x = run_levels(levels, std::move(x), lease, carried);
+        for (const auto& level : levels) x = level.forward(std::move(x), lease, carried);
         x = mid.forward(std::move(x), lease, carried);
         x = forward_normed(norm_out, true, conv_out, x, lease, carried);
         return quant_conv.forward(x, lease, carried);
@@ -136,7 +84,7 @@ struct Encoder {
         ops::ClipShape x = frames;
         ledger.hold(x);
         account_step(conv_in, x, ledger);
-        account_levels(levels, x, ledger);
+        for (const auto& level : levels) level.account(x, ledger);
         account_step(mid, x, ledger);
         const ops::ClipShape out = account_normed(norm_out, conv_out, x, ledger);
         ledger.drop(x);
@@ -158,9 +106,10 @@ struct Decoder {
     CausalConv post_quant_conv;
     CausalConv conv_in;
     MidBlock mid;
-    std::vector<Level<Upsample>> levels;
+    std::vector<UpLevel> levels;
     RmsNorm norm_out;
     CausalConv conv_out;
+    std::int64_t patch_size;
 
     Decoder(Builder& builder, const VaeConfig& config)
         : post_quant_conv(builder, "post_quant_conv", conv_1x1x1(config.z_dim, config.z_dim)),
@@ -170,15 +119,17 @@ struct Decoder {
           levels(decoder_levels(builder, config)),
           norm_out(builder, "decoder.norm_out", config.decoder_base_dim * config.dim_mult.front(),
                    false),
-          conv_out(builder, "decoder.conv_out", last_conv(config)) {}
+          conv_out(builder, "decoder.conv_out", last_conv(config)),
+          patch_size(config.patch_size) {}
 
     // latents: [B, z_dim, 1, h, w] -> frames [B, C, n, H, W]
     at::Tensor forward(at::Tensor x, const Lease& lease, Carried& carried) const {
         x = post_quant_conv.forward(x, lease, carried);
         x = conv_in.forward(x, lease, carried);
         x = mid.forward(std::move(x), lease, carried);
-        x = run_levels(levels, std::move(x), lease, carried);
-        return forward_normed(norm_out, true, conv_out, x, lease, carried).clamp_(-1, 1);
+        for (const auto& level : levels) x = level.forward(std::move(x), lease, carried);
+        x = forward_normed(norm_out, true, conv_out, x, lease, carried).clamp_(-1, 1);
+        return from_patches(x, patch_size);
     }
 
     void account(const ops::ClipShape& latents, Ledger& ledger) const {
@@ -187,10 +138,11 @@ struct Decoder {
         account_step(post_quant_conv, x, ledger);
         account_step(conv_in, x, ledger);
         account_step(mid, x, ledger);
-        account_levels(levels, x, ledger);
+        for (const auto& level : levels) level.account(x, ledger);
         const ops::ClipShape out = account_normed(norm_out, conv_out, x, ledger);
         ledger.drop(x);
         x = out;
+        if (patch_size > 1) ledger.pass(x.elements() * ledger.element);
         ledger.drop(x);
     }
 };
@@ -282,8 +234,8 @@ struct StreamState {
         carried.histories.resize(path.slots);
     }
 
-    at::Tensor push(const at::Tensor& x) {
-        at::Tensor out = path.coder.forward(x, lease, carried);
+    at::Tensor push(at::Tensor x) {
+        at::Tensor out = path.coder.forward(std::move(x), lease, carried);
         carried.first = false;
         return out;
     }
@@ -294,6 +246,11 @@ at::Tensor per_channel(std::span<const float> values, const at::Tensor& latents)
     return at::tensor(at::ArrayRef<float>(values.data(), values.size()))
         .to(latents.device())
         .view({1, -1, 1, 1, 1});
+}
+
+// One frame of that size inside the VAE.
+ops::ClipShape patches(const VaeConfig& config, std::int64_t height, std::int64_t width) {
+    return {config.in_channels, 1, height / config.patch_size, width / config.patch_size};
 }
 
 }  // namespace
@@ -368,16 +325,17 @@ Vae::EncodeStream::~EncodeStream() = default;
 at::Tensor Vae::EncodeStream::push(const at::Tensor& frames) {
     const VaeConfig& config = state_->config;
     const std::int64_t wanted = state_->carried.first ? 1 : config.scale_factor_temporal;
-    ZT_CHECK(frames.dim() == 5 && frames.size(1) == config.in_channels &&
-                 frames.size(2) == wanted && frames.size(3) >= config.scale_factor_spatial &&
-                 frames.size(4) >= config.scale_factor_spatial,
+    const std::int64_t least = config.scale_factor_spatial;
+    const std::int64_t multiple = config.is_residual ? least : config.patch_size;
+    ZT_CHECK(frames.dim() == 5 && frames.size(1) == config.frame_channels() &&
+                 frames.size(2) == wanted && frames.size(3) >= least && frames.size(4) >= least &&
+                 frames.size(3) % multiple == 0 && frames.size(4) % multiple == 0,
              internal,
-             "the VAE encodes frames [B, {}, {}, H, W] of at least {} pixels a side, got "
-             "[{}]",
-             config.in_channels, wanted, config.scale_factor_spatial,
-             fmt::join(frames.sizes(), ", "));
+             "the VAE encodes frames [B, {}, {}, H, W] of at least {} pixels a side, in multiples "
+             "of {}, got [{}]",
+             config.frame_channels(), wanted, least, multiple, fmt::join(frames.sizes(), ", "));
     // A copy, since the first convolution carries the last frames on.
-    const at::Tensor posterior = state_->push(frames.clone(at::MemoryFormat::ChannelsLast3d));
+    const at::Tensor posterior = state_->push(to_patches(frames, config.patch_size));
     return posterior.narrow(1, 0, config.z_dim);
 }
 
@@ -393,10 +351,18 @@ double Vae::decode_flop(std::int64_t latent_frames, std::int64_t latent_height,
     return layers_->decoder.account(latents, 1, latent_frames, {}).flop;
 }
 
-double Vae::encode_flop(std::int64_t frames, std::int64_t height, std::int64_t width) const {
-    const ops::ClipShape clip{config_.in_channels, 1, height, width};
+std::int64_t Vae::encode_peak_bytes(std::int64_t height, std::int64_t width,
+                                    const ResidencyOptions& compute) const {
     return layers_->encoder
-        .account(clip, config_.scale_factor_temporal, config_.latent_frames(frames), {})
+        .account(patches(config_, height, width), config_.scale_factor_temporal, kSettledChunks,
+                 compute)
+        .peak;
+}
+
+double Vae::encode_flop(std::int64_t frames, std::int64_t height, std::int64_t width) const {
+    return layers_->encoder
+        .account(patches(config_, height, width), config_.scale_factor_temporal,
+                 config_.latent_frames(frames), {})
         .flop;
 }
 

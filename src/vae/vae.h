@@ -1,4 +1,5 @@
-// The Wan VAE: latents <-> frames, causal in time, chunk by chunk with carried features.
+// The Wan VAEs (2.1, and that of Wan2.2-TI2V-5B): latents <-> frames, causal in time, chunk by
+// chunk with carried features.
 //
 // One latent frame is decoded (and four frames are encoded) at a time; what the causal convolutions
 // need of earlier frames is carried in the stream object, so memory does not grow with the length
@@ -29,21 +30,27 @@ struct VaeConfig {
     std::vector<bool> temporal_downsample = {false, true, true};
     std::vector<float> latents_mean;  // [z_dim]
     std::vector<float> latents_std;   // [z_dim]
-    std::int64_t in_channels = 3;
-    std::int64_t out_channels = 3;
+    // Wan 2.2: each level has a shortcut past all of it.
+    bool is_residual = false;
+    // Pixels of a side of the patches whose pixels are channels inside the VAE.
+    std::int64_t patch_size = 1;
+    std::int64_t in_channels = 3;   // inside: those of the frames times patch_size^2
+    std::int64_t out_channels = 3;  // as in_channels
     // Frames per latent frame (after the first), pixels per latent pixel. They follow from the
-    // layers: from_json() computes them and does not read the keys of these names.
+    // layers and patch_size: from_json() computes them and does not read the keys of these names.
     std::int64_t scale_factor_temporal = 4;
     std::int64_t scale_factor_spatial = 8;
 
-    // From vae/config.json. Absent keys have the defaults of Diffusers 0.42's class. Errors: io for
-    // values that make no VAE, unsupported for variants that are not built (is_residual,
-    // patch_size, attn_scales).
+    // From vae/config.json. Absent keys have the defaults of Diffusers 0.42's class, and what that
+    // does not read means nothing here either: clip_output (frames are always clamped), attn_scales
+    // of a residual VAE. Errors: io for values that make no VAE, unsupported for other attn_scales,
+    // with which Diffusers cannot encode either.
     static VaeConfig from_json(const nlohmann::json& config);
 
     std::int64_t latent_frames(std::int64_t frames) const {
         return (frames - 1) / scale_factor_temporal + 1;
     }
+    std::int64_t frame_channels() const { return in_channels / (patch_size * patch_size); }
 };
 
 struct VaeOptions {
@@ -73,8 +80,8 @@ public:
         DecodeStream(DecodeStream&&) noexcept;
         ~DecodeStream();
         // latents: [B, z_dim, 1, h, w], denormalized, in the compute dtype
-        // -> [B, 3, n, 8h, 8w] in [-1, 1] (clamped); n = 1 for the first call, then 4 (or what
-        // the config's scale factors say)
+        // -> [B, 3, n, H, W] in [-1, 1] (clamped), H and W being scale_factor_spatial times h and
+        // w; n = 1 for the first call, then scale_factor_temporal
         at::Tensor push(const at::Tensor& latents);
 
     private:
@@ -92,10 +99,11 @@ public:
     public:
         EncodeStream(EncodeStream&&) noexcept;
         ~EncodeStream();
-        // frames: [B, 3, n, H, W] in [-1, 1], compute dtype; n = 1 for the first call, then 4 (or
-        // what the config's scale factors say)
-        // -> mean of the posterior [B, z_dim, 1, H/8, W/8], not yet normalized (the mode, as
-        // pipelines use it)
+        // frames: [B, 3, n, H, W] in [-1, 1], compute dtype; n = 1 for the first call, then
+        // scale_factor_temporal. H and W: at least scale_factor_spatial, and whole multiples of it
+        // where the VAE is residual, else of patch_size
+        // -> mean of the posterior [B, z_dim, 1, h, w], not yet normalized (the mode, as pipelines
+        // use it)
         at::Tensor push(const at::Tensor& frames);
 
     private:
@@ -106,9 +114,12 @@ public:
     };
     EncodeStream encode_stream(const Lease& lease) const;
 
-    // Bytes at the peak of decoding (batch 1) beside the leased weights: packed ones, activations,
-    // carried features and the operators' workspace, counted over the layers.
+    // Bytes at the peak of decoding or encoding (batch 1, however many frames) beside the leased
+    // weights and what is pushed: packed weights, activations, carried features and the operators'
+    // workspace, counted over the layers. height, width: pixels
     std::int64_t decode_peak_bytes(std::int64_t latent_height, std::int64_t latent_width,
+                                   const ResidencyOptions& compute) const;
+    std::int64_t encode_peak_bytes(std::int64_t height, std::int64_t width,
                                    const ResidencyOptions& compute) const;
     // Multiply-adds times two, in convolutions and attention, to decode `latent_frames` of that
     // size, and to encode. What the zero frames before the first would cost is not computed, and

@@ -54,6 +54,7 @@ class Case:
     flow_shift: float = 3.0
     solver_order: int = 2
     vae_dim: int = 3
+    residual_vae: bool = False  # as Wan2.2's 5B has it
     sharded: bool = False
     saved_dtype: str = "fp32"
     prompt: str = "A curious raccoon peers through a vibrant field of yellow sunflowers"
@@ -92,8 +93,8 @@ def make_transformer(case: Case, text_dim: int) -> WanTransformer3DModel:
         patch_size=(1, 2, 2),
         num_attention_heads=case.heads,
         attention_head_dim=case.head_dim,
-        in_channels=16,
-        out_channels=16,
+        in_channels=48 if case.residual_vae else 16,
+        out_channels=48 if case.residual_vae else 16,
         text_dim=text_dim,
         freq_dim=256,
         ffn_dim=case.ffn_dim,
@@ -122,12 +123,17 @@ def make_pipeline(case: Case) -> WanPipeline:
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,
     )
+    residual = dict(
+        is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16,
+        latents_mean=[0.1] * 48, latents_std=[1.5] * 48,
+    )  # fmt: skip
     vae = AutoencoderKLWan(
         base_dim=case.vae_dim,
-        z_dim=16,
+        z_dim=48 if case.residual_vae else 16,
         dim_mult=[1, 1, 1, 1],
         num_res_blocks=1,
         temperal_downsample=[False, True, True],
+        **(residual if case.residual_vae else {}),
     )
     return WanPipeline(
         tokenizer=tokenizer,
@@ -212,6 +218,7 @@ def random_case(rng: random.Random) -> Case:
         flow_shift=rng.choice([1.0, 3.0, 5.0, 12.0]),
         solver_order=rng.choice([1, 2, 2, 3]),
         vae_dim=rng.choice([3, 4, 8]),
+        residual_vae=rng.random() < 0.3,
         sharded=rng.random() < 0.4,
         saved_dtype=rng.choice(["fp32", "fp32", "bf16"]),
         prompt=" ".join(rng.choices(words, k=rng.choice([0, 3, 12, 400]))),

@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
 
+RESIDUAL = dict(is_residual=True, patch_size=2, in_channels=12, out_channels=12)
 # name: (config, latent frames, latent height, latent width)
 CASES = {
     "plain": (dict(base_dim=3, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1), 5, 3, 5),
@@ -23,6 +24,14 @@ CASES = {
     "odd": (
         dict(base_dim=6, z_dim=4, dim_mult=[1, 3, 2], num_res_blocks=3, temperal_downsample=[True, False]),
         5, 5, 3,
+    ),
+    # Wan 2.2's proportions of channels, then the other ways in which a shortcut deals out channels.
+    "residual": (
+        dict(base_dim=5, decoder_base_dim=8, z_dim=8, dim_mult=[1, 2, 4, 4], num_res_blocks=2, **RESIDUAL), 3, 2, 3,
+    ),
+    "shortcuts": (
+        dict(base_dim=8, z_dim=6, dim_mult=[4, 2, 1], num_res_blocks=1, temperal_downsample=[True, True], **RESIDUAL),
+        5, 3, 2,
     ),
 }
 
@@ -61,7 +70,7 @@ def write(name: str, folder: Path) -> None:
     vae = AutoencoderKLWan(**config).eval()
     state = vae.state_dict()
     vae.load_state_dict({key: weight(key, tuple(t.shape)) for key, t in state.items()})
-    factor = 2 ** (len(config["dim_mult"]) - 1)
+    factor = config.get("patch_size", 1) * 2 ** (len(config["dim_mult"]) - 1)
     time = 2 ** sum(vae.config.temperal_downsample)
     latents = torch.from_numpy(values("latents", (1, z, frames, height, width)).astype(np.float32) * 2)
     clip_shape = (1, 3, 1 + time * (frames - 1), height * factor, width * factor)
