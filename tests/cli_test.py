@@ -28,7 +28,7 @@ SWITCHES = {"--pull", "--enable-cfg-parallel", "--use-fsdp-inference", "--vae-pa
             "--dit-layerwise-offload", "--cache-taylorseer", "--color-match", "--resume", "--retarget"}  # fmt: skip
 # A value of each flag that is not built, which the flag's own type takes.
 NOT_BUILT = {
-    "--image-encoder-path": "x", "--pull": None, "--image": "x.png", "--last-image": "x.png",
+    "--pull": None, "--image": "x.png", "--last-image": "x.png",
     "--reference-image": "x.png", "--video": "x.mp4", "--mask-video": "x.mp4", "--pose-video": "x.mp4",
     "--face-video": "x.mp4", "--background-video": "x.mp4", "--strength": "0.5", "--conditioning-scale": "1",
     "--sigma-schedule": "karras", "--sigmas": "1,0.5", "--num-gpus": "4",
@@ -46,7 +46,7 @@ NOT_BUILT = {
 }  # fmt: skip
 BUILT = [
     "--config", "--model-path", "--vae-path", "--text-encoder-path", "--tokenizer-path", "--transformer-path",
-    "--transformer-2-path", "--task", "--prompt", "--negative-prompt", "--prompt-file", "--height", "--width",
+    "--transformer-2-path", "--image-encoder-path", "--task", "--prompt", "--negative-prompt", "--prompt-file", "--height", "--width",
     "--num-frames", "--fps", "--num-inference-steps", "--guidance-scale", "--guidance-scale-2",
     "--boundary-ratio", "--scheduler", "--flow-shift", "--seed", "--num-outputs", "--latents",
     "--lora-path", "--lora-registry", "--lora-mode", "--lora-allow-unmatched", "--dtype",
@@ -538,7 +538,8 @@ class Runs(CommandLine):
         self.assertIn("Wan2.1 for WanPipeline", self.call("inspect", MODEL)[0])
         self.assertIn("parameters", self.call("inspect", MODEL / "vae")[0])
         (self.folder / "x.txt").write_text("hello")
-        for path in ("x.txt", "nowhere", "no/where", "."):
+        (self.folder / "empty").mkdir()
+        for path in ("x.txt", "nowhere", "no/where", "empty"):
             self.refused("inspect", path, names=[path])
         self.refused("inspect", names=["one path"])
         self.refused("inspect", "a", "b", names=["one path"])

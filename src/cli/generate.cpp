@@ -61,7 +61,8 @@ ModelPaths paths_of(const Arguments& arguments) {
             .transformer_2 = existing(arguments, "--transformer-2-path"),
             .vae = existing(arguments, "--vae-path"),
             .text_encoder = existing(arguments, "--text-encoder-path"),
-            .tokenizer = existing(arguments, "--tokenizer-path")};
+            .tokenizer = existing(arguments, "--tokenizer-path"),
+            .image_encoder = existing(arguments, "--image-encoder-path")};
 }
 
 EngineOptions options_of(const Arguments& arguments) {

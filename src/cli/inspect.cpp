@@ -28,14 +28,73 @@ constexpr Flag kFlags[] = {
 
 constexpr std::size_t kNamesShown = 12;
 
-// "transformer: 1.4 billion parameters, bf16, 2.61 GiB"
+std::string text_of(const nlohmann::ordered_json& value) {
+    return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+// "transformer: WanTransformer3DModel, 30 layers, original names, 1418.90 million parameters in 825
+// tensors, bf16, 2.64 GiB"
 std::string line_of(const std::string& name, const nlohmann::ordered_json& part) {
-    std::string dtypes;
-    for (const auto& [dtype, count] : part["dtypes"].items())
-        dtypes += (dtypes.empty() ? "" : " and ") + dtype;
-    return fmt::format("{}: {:.2f} million parameters in {} tensors, {}, {}", name,
-                       part["parameters"].get<double>() / 1e6, part["tensors"].get<std::int64_t>(),
-                       dtypes, format_bytes(part["bytes"].get<std::int64_t>()));
+    std::string line = name + ":";
+    const auto add = [&line](const std::string& text) {
+        line += (line.back() == ':' ? " " : ", ") + text;
+    };
+    if (part.contains("class")) add(text_of(part["class"]));
+    if (part.contains("variant")) add(text_of(part["variant"]));
+    if (part.contains("layers")) add(text_of(part["layers"]) + " layers");
+    if (part.contains("layout")) add(text_of(part["layout"]) + " names");
+    if (part.contains("parameters")) {
+        std::string dtypes;
+        for (const auto& [dtype, count] : part["dtypes"].items())
+            dtypes += (dtypes.empty() ? "" : " and ") + dtype;
+        add(fmt::format("{:.2f} million parameters in {} tensors, {}, {}",
+                        part["parameters"].get<double>() / 1e6, part["tensors"].get<std::int64_t>(),
+                        dtypes, format_bytes(part["bytes"].get<std::int64_t>())));
+    }
+    if (part.contains("problem")) line += "\n    problem: " + text_of(part["problem"]);
+    return line;
+}
+
+// "adapter (original names): rank 32, 300 targets, alpha 32"
+void print_adapter(const nlohmann::ordered_json& adapter) {
+    std::string ranks, alphas;
+    for (const auto& [rank, count] : adapter["ranks"].items())
+        ranks += (ranks.empty() ? " " : ", ") + rank;
+    for (const auto& [alpha, count] : adapter["alphas"].items())
+        alphas += (alphas.empty() ? "alpha " : ", ") + alpha;
+    fmt::print("  adapter ({} names): rank{}, {} targets, {}\n", text_of(adapter["layout"]),
+               ranks.empty() ? " unknown" : ranks, adapter["targets"].get<std::size_t>(),
+               alphas.empty() ? "no alphas" : alphas);
+}
+
+void print_model(const nlohmann::ordered_json& found) {
+    const std::string variant = found["variant"].is_null() ? "" : text_of(found["variant"]) + ", ";
+    fmt::print("{}{} for {}, {}, {} layout\n", variant, text_of(found["family"]),
+               text_of(found["pipeline"]), text_of(found["scheduler"]), text_of(found["layout"]));
+    for (const auto& [name, part] : found["parts"].items())
+        fmt::print("  {}\n", line_of(name, part));
+}
+
+void print_weights(const nlohmann::ordered_json& found) {
+    fmt::print("{}\n", line_of("weights", found));
+    if (found.contains("components")) {
+        for (const auto& part : found["components"])
+            fmt::print("  {}\n", line_of(text_of(part["component"]), part));
+    }
+    if (found.contains("adapter")) print_adapter(found["adapter"]);
+    for (const auto& [key, value] : found["metadata"].items()) {
+        const bool shown_as_settings = key == "comment" && found.contains("settings");
+        if (!shown_as_settings) fmt::print("  {}: {}\n", key, value.dump());
+    }
+    std::size_t shown = 0;
+    for (const auto& [name, info] : found["names"].items()) {
+        if (shown++ == kNamesShown) {
+            fmt::print("  ... and {} more (--json lists all)\n",
+                       found["names"].size() - kNamesShown);
+            break;
+        }
+        fmt::print("  {} {} {}\n", name, text_of(info["dtype"]), info["shape"].dump());
+    }
 }
 
 // "video, 832x480, 81 frames at 16 fps (5.1s), h264 in mov,mp4, 1.21 MiB"
@@ -58,33 +117,15 @@ void print_media(const nlohmann::ordered_json& found) {
 void print_text(const nlohmann::ordered_json& found) {
     const std::string kind = found["kind"];
     if (kind == "model") {
-        fmt::print("{} for {}, {}\n", found["family"].get<std::string>(),
-                   found["pipeline"].get<std::string>(), found["scheduler"].get<std::string>());
-        for (const auto& [name, part] : found["parts"].items())
-            fmt::print("  {}\n", line_of(name, part));
+        print_model(found);
     } else if (kind == "weights") {
-        fmt::print("{}\n", line_of("safetensors", found));
-        for (const auto& [key, value] : found["metadata"].items()) {
-            const bool shown_as_settings = key == "comment" && found.contains("settings");
-            if (!shown_as_settings) fmt::print("  {}: {}\n", key, value.dump());
-        }
-        std::size_t shown = 0;
-        for (const auto& [name, info] : found["names"].items()) {
-            if (shown++ == kNamesShown) {
-                fmt::print("  ... and {} more (--json lists all)\n",
-                           found["names"].size() - kNamesShown);
-                break;
-            }
-            fmt::print("  {} {} {}\n", name, info["dtype"].get<std::string>(),
-                       info["shape"].dump());
-        }
+        print_weights(found);
     } else {
         print_media(found);
     }
     if (found.contains("settings")) {
         for (const auto& [key, value] : found["settings"].items())
-            fmt::print("  {}: {}\n", key,
-                       value.is_string() ? value.get<std::string>() : value.dump());
+            fmt::print("  {}: {}\n", key, text_of(value));
     }
 }
 

@@ -40,17 +40,18 @@ void Engine::Parts::release_memory() { ops::release_cached_memory(); }
 
 Part<Umt5Encoder>& Engine::Parts::open_text() {
     if (!text)
-        text = open_part<Umt5Encoder>("text_encoder", model.text_encoder, text_config, compute);
+        text = open_part<Umt5Encoder>("text_encoder", ComponentKind::umt5, model.text_encoder,
+                                      text_config, compute);
     return *text;
 }
 
 Part<Dit>& Engine::Parts::open_dit(bool low_noise) {
     auto& part = low_noise ? transformer_2 : transformer;
     if (!part) {
-        part =
-            low_noise
-                ? open_part<Dit>("transformer_2", *model.transformer_2, *dit_2_config, dit_compute)
-                : open_part<Dit>("transformer", model.transformer, dit_config, dit_compute);
+        part = low_noise ? open_part<Dit>("transformer_2", ComponentKind::dit, *model.transformer_2,
+                                          *dit_2_config, dit_compute)
+                         : open_part<Dit>("transformer", ComponentKind::dit, model.transformer,
+                                          dit_config, dit_compute);
         apply_adapters(low_noise);
     }
     return *part;
@@ -58,7 +59,10 @@ Part<Dit>& Engine::Parts::open_dit(bool low_noise) {
 
 Part<Vae>& Engine::Parts::open_vae() {
     const VaeOptions convolutions{.bf16_products = compute.compute_dtype != at::kFloat};
-    if (!vae) vae = open_part<Vae>("vae", model.vae, vae_config, vae_compute, convolutions);
+    if (!vae) {
+        vae = open_part<Vae>("vae", ComponentKind::vae, model.vae, vae_config, vae_compute,
+                             convolutions);
+    }
     return *vae;
 }
 
@@ -110,7 +114,7 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
         with_context("--lora-mode", [&] { return parse_adapter_mode(options.lora_mode); });
     parts.adapters = parts.find_adapters(options.adapters);
     // Names and shapes are checked now, so that a wrong file is told before an hour of work.
-    parts.tokenizer.emplace(Tokenizer::open(parts.model.tokenizer));
+    parts.tokenizer.emplace(open_tokenizer(parts.model.tokenizer));
     parts.open_text();
     parts.open_dit(false);
     if (parts.model.transformer_2) parts.open_dit(true);

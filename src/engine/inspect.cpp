@@ -1,13 +1,9 @@
 #include "engine/inspect.h"
 
 #include "base/error.h"
-#include "engine/model_folder.h"
+#include "engine/inspect_weights.h"
+#include "engine/known_models.h"
 #include "media/reader.h"
-#include "ops/device.h"
-#include "weights/source.h"
-
-#include <algorithm>
-#include <array>
 
 namespace zoetrope {
 namespace {
@@ -15,34 +11,56 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-// As the file holds it.
-std::string dtype_of(const TensorInfo& tensor) {
-    return tensor.packed_as.empty() ? std::string(ops::name_of(tensor.dtype)) : tensor.packed_as;
+// What a model is, where the table of released ones does not know it.
+std::string family_of(const ModelFolder& model) {
+    if (model.transformer_2) return "Wan2.2 (two experts)";
+    return model.vae_config.value("is_residual", nlohmann::json()) == true ? "Wan2.2" : "Wan2.1";
 }
 
-// Parameters, bytes and dtypes of a source.
-Json summary_of(const TensorSource& source) {
-    std::int64_t parameters = 0, bytes = 0;
-    std::map<std::string, std::int64_t> dtypes;
-    for (const auto& tensor : source.tensors()) {
-        parameters += tensor.elements();
-        bytes += tensor.stored_bytes();
-        dtypes[dtype_of(tensor)] += tensor.elements();
+Json tasks_of(const ModelFolder& model, const KnownModel* known) {
+    std::vector<Task> tasks;
+    if (known != nullptr) {
+        tasks.assign(known->tasks.begin(), known->tasks.end());
+    } else if (model.pipeline == "WanPipeline") {
+        tasks = {Task::t2v, Task::t2i};
+    } else if (model.pipeline == "WanImageToVideoPipeline") {
+        tasks = {Task::i2v};
+    } else if (model.pipeline == "WanVideoToVideoPipeline") {
+        tasks = {Task::v2v};
+    } else if (model.pipeline == "WanVACEPipeline") {
+        tasks = {Task::vace};
+    } else if (model.pipeline == "WanAnimatePipeline") {
+        tasks = {Task::animate, Task::replace};
     }
-    return {{"tensors", source.tensors().size()},
-            {"parameters", parameters},
-            {"bytes", bytes},
-            {"dtypes", dtypes}};
+    Json names = Json::array();
+    for (const Task task : tasks) names.push_back(name_of(task));
+    return names;
+}
+
+Json part_of(ComponentKind kind, const fs::path& place) {
+    const auto source = open_stored(kind, place);
+    const auto layout = detect_layout(kind, *source);
+    Json json = {{"path", place.string()}};
+    if (layout) {
+        json.update(component_of(*layout, source, place));
+    } else {
+        json.update(summary_of(*source));
+        json["problem"] =
+            fmt::format("no layout of a {} is known that has these names", name_of(kind));
+    }
+    return json;
 }
 
 Json inspect_model(const fs::path& path) {
     const ModelFolder model = ModelFolder::open({.model = path.string(), .asked_by = "the path"});
+    const KnownModel* known = find_known(model);
     Json json = {
         {"kind", "model"},
-        {"layout", "diffusers"},
-        {"pipeline", model.index["_class_name"]},
-        {"family", model.transformer_2 ? "Wan2.2 (two experts)" : "Wan2.1"},
-        {"tasks", {"t2v", "t2i"}},
+        {"layout", name_of(model.layout)},
+        {"pipeline", model.pipeline},
+        {"family", known != nullptr ? std::string(known->family) : family_of(model)},
+        {"variant", known != nullptr ? Json(known->name) : Json()},
+        {"tasks", tasks_of(model, known)},
         {"scheduler",
          model.scheduler.contains("_class_name") ? Json(model.scheduler["_class_name"]) : Json()}};
     if (model.boundary_ratio) json["boundary_ratio"] = *model.boundary_ratio;
@@ -50,17 +68,15 @@ Json inspect_model(const fs::path& path) {
         json["embedded"] = {{"name", model.embedded->name},
                             {"understands", model.embedded->understands}};
     Json parts;
-    const auto add = [&parts](const char* name, const fs::path& place,
-                              const nlohmann::json& config) {
-        parts[name] = summary_of(*open_component(place));
-        parts[name]["config"] = config;
-    };
-    add("transformer", model.transformer, model.transformer_config);
+    parts["transformer"] = part_of(ComponentKind::dit, model.transformer);
     if (model.transformer_2)
-        add("transformer_2", *model.transformer_2, *model.transformer_2_config);
-    add("vae", model.vae, model.vae_config);
-    add("text_encoder", model.text_encoder, model.text_encoder_config);
+        parts["transformer_2"] = part_of(ComponentKind::dit, *model.transformer_2);
+    parts["vae"] = part_of(ComponentKind::vae, model.vae);
+    parts["text_encoder"] = part_of(ComponentKind::umt5, model.text_encoder);
+    if (model.image_encoder)
+        parts["image_encoder"] = part_of(ComponentKind::clip, *model.image_encoder);
     json["parts"] = parts;
+    json["tokenizer"] = model.tokenizer.string();
     return json;
 }
 
@@ -92,36 +108,21 @@ Json inspect_media(const fs::path& path) {
     return json;
 }
 
-constexpr std::array<std::string_view, 5> kWeightEnds = {".safetensors", ".gguf", ".pth", ".pt",
-                                                         ".bin"};
-
-bool ends_like_weights(const fs::path& path) {
-    return std::find(kWeightEnds.begin(), kWeightEnds.end(), path.extension()) != kWeightEnds.end();
+// Whether a folder is one of an original Wan repository: a transformer with other parts beside it.
+bool is_original_model(const fs::path& folder) {
+    if (fs::is_directory(folder / "high_noise_model")) return true;
+    const auto files = weight_files(folder);
+    const auto any = [&files](std::string_view begin) {
+        return std::any_of(files.begin(), files.end(), [begin](const fs::path& file) {
+            return file.filename().string().starts_with(begin);
+        });
+    };
+    return any("diffusion_pytorch_model") && (any("models_t5") || any("Wan2."));
 }
 
-// Of a file, or of the first weight file in a folder; empty where there is none.
-std::string_view format_of(const fs::path& path) {
-    if (!fs::is_directory(path)) return weights_format_of(path);
-    for (const auto& entry : fs::directory_iterator(path)) {
-        if (!ends_like_weights(entry.path()) || !entry.is_regular_file()) continue;
-        if (const auto format = weights_format_of(entry.path()); !format.empty()) return format;
-    }
-    return {};
-}
-
-Json inspect_weights(const fs::path& path) {
-    const auto source = open_component(path);
-    Json json = {{"kind", "weights"}, {"format", format_of(path)}};
-    json.update(summary_of(*source));
-    Json metadata = Json::object();
-    for (const auto& [key, value] : source->metadata()) metadata[key] = value;
-    json["metadata"] = metadata;
-    if (metadata.contains("comment")) add_settings(json, metadata["comment"]);
-    Json names;
-    for (const auto& tensor : source->tensors()) {
-        names[tensor.name] = {{"dtype", dtype_of(tensor)}, {"shape", tensor.shape}};
-    }
-    json["names"] = names;
+Json weights_with_settings(const fs::path& path) {
+    Json json = inspect_weights(path);
+    if (json["metadata"].contains("comment")) add_settings(json, json["metadata"]["comment"]);
     return json;
 }
 
@@ -129,17 +130,20 @@ Json inspect_weights(const fs::path& path) {
 
 nlohmann::ordered_json inspect(const std::filesystem::path& path) {
     if (!fs::exists(path) || fs::exists(path / "model_index.json")) return inspect_model(path);
-    const bool named_so = !fs::is_directory(path) && ends_like_weights(path);
-    if (named_so || !format_of(path).empty()) return inspect_weights(path);
-    ZT_CHECK(
-        !fs::is_directory(path), unsupported,
-        "{} is a folder without model_index.json and without weight files: inspect takes Diffusers "
-        "model folders, component folders, weight files, videos and pictures",
-        path.string());
+    if (fs::is_directory(path)) {
+        if (is_original_model(path)) return inspect_model(path);
+        ZT_CHECK(!weight_files(path).empty(), unsupported,
+                 "{} is a folder without model_index.json and without files of weights: inspect "
+                 "takes folders of models and of components, files of weights, videos and pictures",
+                 path.string());
+        return weights_with_settings(path);
+    }
+    if (is_weight_file(path) || path.string().ends_with(".safetensors.index.json"))
+        return weights_with_settings(path);
     try {
         return inspect_media(path);
     } catch (const Error& error) {
-        fail(ErrorKind::unsupported, "{} is no weight file, and no video or picture either: {}",
+        fail(ErrorKind::unsupported, "{} is no file of weights, and no video or picture either: {}",
              path.string(), error.what());
     }
 }

@@ -11,6 +11,7 @@
 #include "text/umt5.h"
 #include "vae/vae.h"
 #include "weights/adapters.h"
+#include "weights/layouts.h"
 #include "weights/params.h"
 
 #include <array>
@@ -36,16 +37,20 @@ struct Part {
 
 // layer_options: what the layers take beside their config.
 template <typename Layers, typename Config, typename... Options>
-std::unique_ptr<Part<Layers>> open_part(const char* component, const std::filesystem::path& path,
-                                        const Config& config, const ResidencyOptions& compute,
+std::unique_ptr<Part<Layers>> open_part(const char* component, ComponentKind kind,
+                                        const std::filesystem::path& path, const Config& config,
+                                        const ResidencyOptions& compute,
                                         const Options&... layer_options) {
-    Weights weights = Weights::open(component, path);
+    Weights weights(component, open_canonical(kind, path));
     Layers layers(config, weights, layer_options...);
     weights.check();
     auto residency = std::make_unique<Residency>(std::move(weights), compute);
     return std::make_unique<Part<Layers>>(
         Part<Layers>{std::move(layers), std::move(residency), std::nullopt});
 }
+
+// ModelFolder::tokenizer: files of a tokenizer, or a file of weights that carries one.
+Tokenizer open_tokenizer(const std::filesystem::path& path);
 
 struct Engine::Parts {
     ModelFolder model;

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/error_context.h"
 #include "denoise/scheduler.h"
+#include "engine/known_models.h"
 #include "engine/parts.h"
 #include "text/clean.h"
 
@@ -13,7 +14,7 @@ namespace zoetrope {
 namespace {
 
 // What Diffusers' WanPipeline takes where the caller says nothing, and the frame rate that Wan2.1
-// was trained at.
+// was trained at. Released models have their own.
 struct Defaults {
     int height = 480;
     int width = 832;
@@ -21,11 +22,22 @@ struct Defaults {
     double fps = 16;
     int num_inference_steps = 50;
     double guidance_scale = 5;
+    std::optional<double> guidance_scale_2;  // of the low-noise expert
     std::string negative_prompt;
 };
 
 Defaults defaults_of(const ModelFolder& model) {
     Defaults defaults;
+    if (const KnownModel* known = find_known(model)) {
+        return {.height = known->height,
+                .width = known->width,
+                .num_frames = known->num_frames,
+                .fps = known->fps,
+                .num_inference_steps = known->num_inference_steps,
+                .guidance_scale = known->guidance_scale,
+                .guidance_scale_2 = known->guidance_scale_2,
+                .negative_prompt = known->negative_prompt()};
+    }
     if (!model.embedded) return defaults;
     const nlohmann::json& own = model.embedded->defaults;
     defaults.height = own.value("height", defaults.height);
@@ -134,7 +146,11 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     ZT_CHECK(!request.guidance_scale_2 || resolved.boundary_ratio, bad_request,
              "--guidance-scale-2 is for models of two experts with a boundary ratio, which this "
              "one is not");
-    resolved.guidance_scale_2 = request.guidance_scale_2.value_or(resolved.guidance_scale);
+    // A known model's own pair, or the one guidance that was given for both.
+    const std::optional<double> own_2 =
+        request.guidance_scale ? std::nullopt : defaults.guidance_scale_2;
+    resolved.guidance_scale_2 =
+        request.guidance_scale_2.value_or(own_2.value_or(resolved.guidance_scale));
 
     check_text("the prompt", request.prompt);
     check_text("the negative prompt", request.negative_prompt.value_or(""));

@@ -112,9 +112,12 @@ void check_model_type(std::string_view trainer_spec, const std::string& name) {
 
 TokenizerFile read_spiece_model(const std::filesystem::path& file) {
     const auto mapped = MappedFile::open(file);
-    const std::string name = file.string();
-    const std::string_view message(reinterpret_cast<const char*>(mapped->bytes().data()),
-                                   mapped->bytes().size());
+    return parse_spiece_model(
+        {reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size()},
+        file.string());
+}
+
+TokenizerFile parse_spiece_model(std::string_view message, const std::string& name) {
     TokenizerFile result;
     FieldReader fields(message, name);
     while (const auto field = fields.next()) {

@@ -167,6 +167,10 @@ Tokenizer Tokenizer::open(const std::filesystem::path& path) {
     return Tokenizer(std::make_unique<Model>(std::move(content), file));
 }
 
+Tokenizer Tokenizer::from_spiece_model(std::string_view bytes, const std::string& source) {
+    return Tokenizer(std::make_unique<Model>(parse_spiece_model(bytes, source), source));
+}
+
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text, std::int64_t max_length) const {
     ZT_CHECK(max_length >= 1, internal, "a prompt of at most {} tokens has no end token",
              max_length);

@@ -25,6 +25,10 @@ public:
     // kind of tokenizer.
     static Tokenizer open(const std::filesystem::path& path);
 
+    // Of the bytes of a spiece.model that came from `source` (a name for messages). Errors: io,
+    // unsupported.
+    static Tokenizer from_spiece_model(std::string_view bytes, const std::string& source);
+
     Tokenizer(Tokenizer&&) noexcept;
     Tokenizer& operator=(Tokenizer&&) noexcept;
     ~Tokenizer();

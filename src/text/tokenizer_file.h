@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace zoetrope {
@@ -31,6 +32,8 @@ struct TokenizerFile {
 
 // spiece.model: SentencePiece's ModelProto. Errors: io, unsupported for another kind than unigram.
 TokenizerFile read_spiece_model(const std::filesystem::path& file);
+// The same of its bytes; `name` for messages.
+TokenizerFile parse_spiece_model(std::string_view bytes, const std::string& name);
 
 // tokenizer.json of Hugging Face tokenizers. Errors: io, unsupported for another kind than T5's.
 TokenizerFile read_tokenizer_json(const std::filesystem::path& file);

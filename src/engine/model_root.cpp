@@ -1,0 +1,133 @@
+// Where models lie: the Hugging Face cache, the embedded ones, a path.
+#include "base/error.h"
+#include "engine/model_json.h"
+#include "engine/model_search.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <fstream>
+
+namespace zoetrope {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kEmbeddedTextToVideo = "demo-t2v";
+
+std::string environment(const char* name) {
+    const char* value = std::getenv(name);
+    return value == nullptr ? "" : value;
+}
+
+// Where huggingface_hub keeps downloaded repositories.
+fs::path hub_cache() {
+    if (const auto cache = environment("HF_HUB_CACHE"); !cache.empty()) return cache;
+    if (const auto home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
+    if (const auto cache = environment("XDG_CACHE_HOME"); !cache.empty())
+        return fs::path(cache) / "huggingface" / "hub";
+    return fs::path(environment("HOME")) / ".cache" / "huggingface" / "hub";
+}
+
+bool is_repository_name(const std::string& text) {
+    const auto slash = text.find('/');
+    return slash != std::string::npos && slash > 0 && slash + 1 < text.size() &&
+           text.find('/', slash + 1) == std::string::npos && text.front() != '.' &&
+           text.front() != '~';
+}
+
+}  // namespace
+
+// models--org--name/refs/main names the snapshot.
+std::filesystem::path find_in_hub_cache(const std::string& repository) {
+    std::string folder = "models--" + repository;
+    folder.replace(folder.find('/'), 1, "--");
+    const fs::path place = hub_cache() / folder;
+    std::string revision;
+    if (std::ifstream(place / "refs" / "main") >> revision) {
+        const fs::path snapshot = place / "snapshots" / revision;
+        if (fs::is_directory(snapshot)) return snapshot;
+    }
+    return {};
+}
+
+fs::path find_root(const std::string& model, std::string_view asked_by) {
+    if (model.empty()) return embedded_models_folder() / kEmbeddedTextToVideo;
+    if (fs::exists(model)) return model;
+    if (is_repository_name(model)) {
+        if (const fs::path found = find_in_hub_cache(model); !found.empty()) return found;
+        fail(
+            ErrorKind::not_found,
+            "{} is '{}': there is no such folder, and no such repository in the Hugging Face cache "
+            "{}; download it there with `hf download {}` (downloading by this program is not "
+            "built yet)",
+            asked_by, model, hub_cache().string(), model);
+    }
+    fail(ErrorKind::not_found, "{} is '{}': there is no such folder or file", asked_by, model);
+}
+
+std::optional<EmbeddedInfo> read_embedded(const fs::path& root) {
+    if (!fs::exists(root / "zoetrope.json")) return std::nullopt;
+    const fs::path file = root / "zoetrope.json";
+    const auto json = read_json_object(file);
+    const auto defaults = json_value(json, "defaults", nlohmann::json::object(), file);
+    const auto text = [&](const char* key) { return json_value(json, key, std::string(), file); };
+    EmbeddedInfo info{.name = text("name"),
+                      .understands = text("understands"),
+                      .words = json_value(json, "words", std::vector<std::string>(), file),
+                      .defaults = defaults};
+    ZT_CHECK(defaults.is_object(), io, "{}: defaults is not a JSON object", file.string());
+    for (const char* key : {"height", "width", "num_frames", "num_inference_steps"})
+        json_value(defaults, key, 1, file);
+    for (const char* key : {"fps", "guidance_scale"}) json_value(defaults, key, 1.0, file);
+    json_value(defaults, "negative_prompt", std::string(), file);
+    return info;
+}
+
+std::filesystem::path embedded_models_folder() {
+    std::vector<fs::path> places;
+    if (const auto given = environment("ZOETROPE_MODELS"); !given.empty()) {
+        places.emplace_back(given);
+    } else {
+        std::error_code ignored;
+        const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+        for (const char* beside :
+             {"models", "../models", "../../models", "../share/zoetrope/models"}) {
+            places.push_back(program / beside);
+        }
+    }
+    for (const fs::path& place : places) {
+        if (fs::is_directory(place)) return fs::canonical(place);
+    }
+    std::string looked;
+    for (const fs::path& place : places) looked += (looked.empty() ? "" : ", ") + place.string();
+    fail(ErrorKind::not_found,
+         "the embedded models were not found (looked in {}); set ZOETROPE_MODELS to the folder "
+         "models/ of the source tree",
+         looked);
+}
+
+std::vector<std::string> words_never_seen(const EmbeddedInfo& info, std::string_view prompt) {
+    std::vector<std::string> unknown;
+    std::string word;
+    const auto end_word = [&] {
+        const auto is = [&word](const std::string& other) { return other == word; };
+        const bool new_one = !word.empty() &&
+                             std::none_of(info.words.begin(), info.words.end(), is) &&
+                             std::none_of(unknown.begin(), unknown.end(), is);
+        if (new_one) unknown.push_back(word);
+        word.clear();
+    };
+    for (const char c : prompt) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 128 || std::isalnum(byte)) {
+            word += static_cast<char>(byte < 128 ? std::tolower(byte) : byte);
+        } else {
+            end_word();
+        }
+    }
+    end_word();
+    return unknown;
+}
+
+}  // namespace zoetrope
