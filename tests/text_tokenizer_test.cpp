@@ -1,6 +1,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -92,6 +93,74 @@ TEST_F(Tokenizers, SpieceModelOfUmt5AloneHasItsOwnAddedTokens) {
     write("spiece.model", read_file(kGolden / "tokenizer_umt5/spiece.model"));
     write("tokenizer_config.json", R"({"extra_ids": 300})");
     expect_golden(folder_, "umt5_spiece");
+}
+
+// The metadata of a GGUF file with the pieces of a tokenizer, as llama.cpp writes them.
+std::string gguf_of(const TokenizerFile& file, const std::string& model) {
+    std::string bytes = "GGUF";
+    const auto number = [&bytes](auto value) {
+        bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
+    };
+    const auto text = [&](std::string_view value) {
+        number(std::uint64_t{value.size()});
+        bytes += value;
+    };
+    const auto list = [&](const char* key, std::uint32_t type, std::size_t count) {
+        text(key);
+        number(std::uint32_t{9});
+        number(type);
+        number(std::uint64_t{count});
+    };
+    number(std::uint32_t{3});
+    number(std::uint64_t{0});  // tensors
+    number(std::uint64_t{7});  // pairs
+    text("general.file_type");
+    number(std::uint32_t{4});
+    number(std::uint32_t{1});
+    text("tokenizer.ggml.model");
+    number(std::uint32_t{8});
+    text(model);
+    list("tokenizer.ggml.tokens", 8, file.pieces.size());
+    for (const std::string& piece : file.pieces) text(piece);
+    list("tokenizer.ggml.scores", 6, file.scores.size());
+    for (const double score : file.scores) number(static_cast<float>(score));
+    list("tokenizer.ggml.token_type", 5, file.pieces.size());
+    for (std::size_t i = 0; i < file.pieces.size(); ++i) {
+        const auto is = [&](const AddedToken& token) { return token.content == file.pieces[i]; };
+        const bool added = std::any_of(file.added.begin(), file.added.end(), is);
+        const bool unknown = file.unk_id == static_cast<std::int32_t>(i);
+        number(std::int32_t{unknown ? 2 : (added ? 3 : 1)});
+    }
+    list("tokenizer.ggml.precompiled_charsmap", 0, file.charsmap.size());
+    bytes += file.charsmap;
+    text("tokenizer.ggml.eos_token_id");
+    number(std::uint32_t{4});
+    number(std::uint32_t{1});
+    return bytes;
+}
+
+TEST_F(Tokenizers, BytesAndGgufGiveTheIdsOfTheFile) {
+    const fs::path spiece = kGolden / "tokenizer_umt5/spiece.model";
+    const TokenizerFile file = read_spiece_model(spiece);
+    const fs::path gguf = write("encoder.gguf", gguf_of(file, "t5"));
+    const Tokenizer of_bytes = Tokenizer::from_spiece_model(read_file(spiece), "a tensor");
+    const Tokenizer of_gguf = Tokenizer::open(gguf);
+    fs::copy(spiece, folder_ / "spiece.model");  // alone, without tokenizer_config.json
+    const Tokenizer wanted = Tokenizer::open(folder_ / "spiece.model");
+    for (const char* text :
+         {"A curious raccoon peers", "sunflowers\t \n x", "ＦＵＬＬ 色调艳丽", ""}) {
+        EXPECT_EQ(of_bytes.encode(text), wanted.encode(text)) << text;
+        EXPECT_EQ(of_gguf.encode(text), wanted.encode(text)) << text;
+    }
+    EXPECT_EQ(of_gguf.eos_id(), wanted.eos_id());
+
+    const std::string whole = gguf_of(file, "t5");
+    for (const std::size_t length : {std::size_t{3}, std::size_t{30}, whole.size() - 1}) {
+        EXPECT_EQ(error_of_opening(write("cut.gguf", whole.substr(0, length))).first,
+                  ErrorKind::io);
+    }
+    EXPECT_THAT(error_of_opening(write("bpe.gguf", gguf_of(file, "gpt2"))).second,
+                HasSubstr("'gpt2'"));
 }
 
 TEST_F(Tokenizers, SpecialIdsAreThoseOfTheFile) {

@@ -335,7 +335,7 @@ fs::path find_tokenizer(const fs::path& near, const fs::path& text_encoder) {
     if (carries_tokenizer(text_encoder)) return text_encoder;
     fail(ErrorKind::not_found,
          "no tokenizer was found: looked for tokenizer/ and google/umt5-xxl/ (with tokenizer.json "
-         "or spiece.model) in {} and above, and for the tensor spiece_model in {}; give the folder "
+         "or spiece.model) in {} and above, and for a tokenizer inside {}; give the folder "
          "with --tokenizer-path",
          near.string(), text_encoder.string());
 }
@@ -343,6 +343,8 @@ fs::path find_tokenizer(const fs::path& near, const fs::path& text_encoder) {
 bool carries_tokenizer(const fs::path& file) {
     if (!fs::is_regular_file(file) || !is_weight_file(file)) return false;
     const auto source = open_weights_file(file);
+    for (const auto& [key, value] : source->metadata())
+        if (key == "tokenizer.ggml.tokens") return true;
     const auto tensors = source->tensors();
     return std::any_of(tensors.begin(), tensors.end(), [](const TensorInfo& info) {
         return info.name == "spiece_model" || info.name.ends_with(".spiece_model");

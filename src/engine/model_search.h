@@ -48,7 +48,8 @@ std::filesystem::path find_part(const Wanted& wanted, const std::filesystem::pat
 std::filesystem::path find_tokenizer(const std::filesystem::path& near,
                                      const std::filesystem::path& text_encoder);
 
-// Whether the file of weights carries the tokenizer as bytes (ComfyUI's tensor "spiece_model").
+// Whether the file of weights carries the tokenizer: as bytes (ComfyUI's tensor "spiece_model") or
+// in GGUF's metadata.
 bool carries_tokenizer(const std::filesystem::path& file);
 
 }  // namespace zoetrope

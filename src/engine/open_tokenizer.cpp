@@ -5,7 +5,7 @@
 namespace zoetrope {
 
 Tokenizer open_tokenizer(const std::filesystem::path& path) {
-    if (!carries_tokenizer(path)) return Tokenizer::open(path);
+    if (path.extension() == ".gguf" || !carries_tokenizer(path)) return Tokenizer::open(path);
     const auto source = open_weights_file(path);
     const auto tensors = source->tensors();
     const auto found = std::find_if(tensors.begin(), tensors.end(), [](const TensorInfo& info) {

@@ -161,9 +161,10 @@ Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::open(const std::filesystem::path& path) {
     const std::filesystem::path file = find_file(path);
-    TokenizerFile content =
-        file.extension() == ".json" ? read_tokenizer_json(file) : read_spiece_model(file);
-    read_tokenizer_config(file.parent_path(), content);
+    TokenizerFile content = file.extension() == ".json"   ? read_tokenizer_json(file)
+                            : file.extension() == ".gguf" ? read_gguf_tokenizer(file)
+                                                          : read_spiece_model(file);
+    if (file.extension() != ".gguf") read_tokenizer_config(file.parent_path(), content);
     return Tokenizer(std::make_unique<Model>(std::move(content), file));
 }
 

@@ -1,9 +1,9 @@
 // The UMT5 tokenizer: text -> ids, by SentencePiece's unigram model.
 //
-// Reads tokenizer.json (Hugging Face tokenizers) or spiece.model. Ids are those of Transformers 5's
-// T5Tokenizer, except that the unknown token's id is the file's own (UMT5: 3), where Transformers 5
-// puts 2 whatever the file says. Text that has no piece becomes the unknown token, in models with
-// byte pieces too. Immutable after opening; any thread may encode.
+// Reads tokenizer.json (Hugging Face tokenizers), spiece.model, or GGUF's metadata. Ids are those
+// of Transformers 5's T5Tokenizer, except that the unknown token's id is the file's own (UMT5: 3),
+// where Transformers 5 puts 2 whatever the file says. Text that has no piece becomes the unknown
+// token, in models with byte pieces too. Immutable after opening; any thread may encode.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@ namespace zoetrope {
 
 class Tokenizer {
 public:
-    // The tokenizer/ folder of a model, or one of the two files. Of a folder with both,
+    // The tokenizer/ folder of a model, one of the two files, or the .gguf file of a T5 encoder,
+    // which has its tokenizer in it. Of a folder with both,
     // tokenizer.json is read, as by Transformers. tokenizer_config.json and special_tokens_map.json
     // beside them add their special tokens; spiece.model has sentinels <extra_id_N> only where
     // they name them (extra_ids).

@@ -35,6 +35,10 @@ TokenizerFile read_spiece_model(const std::filesystem::path& file);
 // The same of its bytes; `name` for messages.
 TokenizerFile parse_spiece_model(std::string_view bytes, const std::string& name);
 
+// The tokenizer in the metadata of a GGUF file of a T5 encoder. Errors: io, unsupported for another
+// kind than T5's.
+TokenizerFile read_gguf_tokenizer(const std::filesystem::path& file);
+
 // tokenizer.json of Hugging Face tokenizers. Errors: io, unsupported for another kind than T5's.
 TokenizerFile read_tokenizer_json(const std::filesystem::path& file);
 
