@@ -390,6 +390,7 @@ TEST_F(OtherLayouts, InspectKnowsAdapters) {
     write_safetensors(file, tensors);
     const auto adapter = inspect(file)["adapter"];
     EXPECT_EQ(adapter["layout"], "original");
+    EXPECT_EQ(adapter["methods"], json({"LoRA", "differences"}));
     EXPECT_EQ(adapter["targets"], 2);
     EXPECT_EQ(adapter["ranks"], json({{"8", 1}, {"16", 1}}));
     EXPECT_EQ(adapter["alphas"], json({{"4", 1}}));

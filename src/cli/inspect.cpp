@@ -55,16 +55,18 @@ std::string line_of(const std::string& name, const nlohmann::ordered_json& part)
     return line;
 }
 
-// "adapter (original names): rank 32, 300 targets, alpha 32"
+// "adapter (LoRA, original names): rank 32, 300 targets, alpha 32"
 void print_adapter(const nlohmann::ordered_json& adapter) {
     std::string ranks, alphas;
     for (const auto& [rank, count] : adapter["ranks"].items())
         ranks += (ranks.empty() ? " " : ", ") + rank;
     for (const auto& [alpha, count] : adapter["alphas"].items())
         alphas += (alphas.empty() ? "alpha " : ", ") + alpha;
-    fmt::print("  adapter ({} names): rank{}, {} targets, {}\n", text_of(adapter["layout"]),
-               ranks.empty() ? " unknown" : ranks, adapter["targets"].get<std::size_t>(),
-               alphas.empty() ? "no alphas" : alphas);
+    std::string methods;
+    for (const auto& method : adapter["methods"]) methods += text_of(method) + ", ";
+    fmt::print("  adapter ({}{} names): rank{}, {} targets, {}\n", methods,
+               text_of(adapter["layout"]), ranks.empty() ? " unknown" : ranks,
+               adapter["targets"].get<std::size_t>(), alphas.empty() ? "no alphas" : alphas);
 }
 
 void print_model(const nlohmann::ordered_json& found) {

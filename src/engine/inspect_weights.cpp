@@ -7,9 +7,10 @@
 #include "ops/device.h"
 #include "text/umt5.h"
 #include "vae/vae.h"
+#include "weights/adapter_names.h"
 #include "weights/weights.h"
 
-#include <array>
+#include <map>
 #include <set>
 
 namespace zoetrope {
@@ -18,32 +19,20 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-// Names that end so belong to an adapter; what is before it is the adapted layer.
-struct AdapterEnd {
-    std::string_view end;
-    bool is_down;  // the first of the two small matrices, whose rows are the rank
-};
-constexpr AdapterEnd kAdapterEnds[] = {
-    {".lora_A.weight", true},
-    {".lora_B.weight", false},
-    {".lora_A.default.weight", true},
-    {".lora_B.default.weight", false},
-    {".lora_down.weight", true},
-    {".lora_up.weight", false},
-    {".lora.down.weight", true},
-    {".lora.up.weight", false},
-    {".alpha", false},
-    {".dora_scale", false},
-    {".diff", false},
-    {".diff_b", false},
-    {".diff_m", false},
-};
-
-const AdapterEnd* adapter_end_of(std::string_view name) {
-    for (const AdapterEnd& end : kAdapterEnds) {
-        if (name.ends_with(end.end)) return &end;
+// What an adapter's piece is a sign of.
+std::string method_of(const AdapterKey& key) {
+    switch (key.piece) {
+        case AdapterPiece::down:
+        case AdapterPiece::up:
+        case AdapterPiece::up_bias:
+        case AdapterPiece::alpha: return "LoRA";
+        case AdapterPiece::magnitude: return "DoRA";
+        case AdapterPiece::difference:
+        case AdapterPiece::difference_bias:
+        case AdapterPiece::difference_modulation: return "differences";
+        case AdapterPiece::refused: return std::string(key.method);
+        default: return "LoKr";
     }
-    return nullptr;
 }
 
 // Whose names the adapted layers have.
@@ -73,24 +62,26 @@ std::string_view format_of(const fs::path& path) {
 
 // An adapter's layout, ranks, targets and alphas; null where the source is none.
 Json adapter_of(const TensorSource& source) {
-    std::set<std::string> targets, others;
+    std::set<std::string> targets, methods, others;
     std::map<std::string, std::int64_t> ranks, alphas;  // how many of each
     const auto tensors = source.tensors();
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-        const std::string& name = tensors[i].name;
-        const AdapterEnd* end = adapter_end_of(name);
-        if (end == nullptr) {
-            others.insert(name);
+        const auto key = parse_adapter_key(tensors[i].name);
+        if (!key) {
+            others.insert(tensors[i].name);
             continue;
         }
-        targets.insert(name.substr(0, name.size() - end->end.size()));
-        if (end->is_down && !tensors[i].shape.empty())
+        targets.insert(key->module);
+        const bool alpha = key->piece == AdapterPiece::alpha;
+        if (!alpha) methods.insert(method_of(*key));
+        if (key->piece == AdapterPiece::down && !tensors[i].shape.empty())
             ranks[std::to_string(tensors[i].shape[0])] += 1;
-        if (end->end == ".alpha" && tensors[i].elements() == 1)
+        if (alpha && tensors[i].elements() == 1)
             alphas[fmt::format("{:g}", source.read(i).to(at::kDouble).item<double>())] += 1;
     }
     if (targets.empty() || others.size() > targets.size()) return nullptr;
     return {{"layout", adapter_layout(targets)},
+            {"methods", methods},
             {"targets", targets.size()},
             {"ranks", ranks},
             {"alphas", alphas},
