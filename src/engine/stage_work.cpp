@@ -10,6 +10,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/randn.h>
 #include <c10/core/InferenceMode.h>
+#include <nlohmann/json.hpp>
 
 namespace zoetrope {
 namespace {
@@ -136,14 +137,25 @@ StageWork text_work(const StageOptions& options, at::ScalarType dtype) {
     return work;
 }
 
+VaeConfig vae_config(const Shape& shape) {
+    const auto channels = static_cast<std::size_t>(shape.channels);
+    nlohmann::json config = {{"z_dim", shape.channels},
+                             {"latents_mean", std::vector<float>(channels, 0)},
+                             {"latents_std", std::vector<float>(channels, 1)}};
+    if (shape.spatial_factor == 16) {  // that of Wan2.2-TI2V-5B
+        config.update({{"base_dim", 160},
+                       {"decoder_base_dim", 256},
+                       {"is_residual", true},
+                       {"patch_size", 2},
+                       {"in_channels", 12},
+                       {"out_channels", 12}});
+    }
+    return VaeConfig::from_json(config);
+}
+
 StageWork vae_work(const StageOptions& options, const Shape& shape, at::ScalarType dtype,
                    bool decode) {
-    ZT_CHECK(shape.channels == 16, unsupported,
-             "--stage {} of {} is not built yet: its VAE is that of Wan2.2", options.stage,
-             shape.name);
-    VaeConfig config;
-    config.latents_mean.assign(16, 0);
-    config.latents_std.assign(16, 1);
+    const VaeConfig config = vae_config(shape);
     // As the engine does it on the CPU.
     const VaeOptions vae_options{.bf16_products = dtype != at::kFloat};
     dtype = at::kFloat;
@@ -154,16 +166,17 @@ StageWork vae_work(const StageOptions& options, const Shape& shape, at::ScalarTy
     if (decode) {
         work.flop = model->layers.decode_flop(size.frames, size.height, size.width);
         const at::Tensor latents =
-            random_tensor({1, 16, size.frames, size.height, size.width}, dtype);
+            random_tensor({1, config.z_dim, size.frames, size.height, size.width}, dtype);
         work.run = [model, latents] {
             auto stream = model->layers.decode_stream(model->lease);
             for (std::int64_t f = 0; f < latents.size(2); ++f) stream.push(latents.narrow(2, f, 1));
         };
     } else {
         const std::int64_t frames = 4 * (size.frames - 1) + 1;
-        work.flop = model->layers.encode_flop(frames, options.height, options.width);
-        const at::Tensor video =
-            random_tensor({1, 3, frames, options.height, options.width}, dtype).tanh_();
+        const std::int64_t height = size.height * shape.spatial_factor;
+        const std::int64_t width = size.width * shape.spatial_factor;
+        work.flop = model->layers.encode_flop(frames, height, width);
+        const at::Tensor video = random_tensor({1, 3, frames, height, width}, dtype).tanh_();
         work.run = [model, video] {
             auto stream = model->layers.encode_stream(model->lease);
             stream.push(video.narrow(2, 0, 1));
