@@ -31,7 +31,7 @@ NOT_BUILT = {
     "--pull": None, "--image": "x.png", "--last-image": "x.png",
     "--reference-image": "x.png", "--video": "x.mp4", "--mask-video": "x.mp4", "--pose-video": "x.mp4",
     "--face-video": "x.mp4", "--background-video": "x.mp4", "--strength": "0.5", "--conditioning-scale": "1",
-    "--sigma-schedule": "karras", "--sigmas": "1,0.5", "--num-gpus": "4",
+    "--num-gpus": "4",
     "--tp-size": "2", "--ulysses-degree": "2", "--ring-degree": "2", "--sp-degree": "2",
     "--enable-cfg-parallel": None, "--use-fsdp-inference": None, "--vae-parallel": None,
     "--dit-layerwise-offload": None, "--vae-tiling": "on", "--cache": "dbcache", "--cache-fn": "1",
@@ -48,8 +48,8 @@ BUILT = [
     "--config", "--model-path", "--vae-path", "--text-encoder-path", "--tokenizer-path", "--transformer-path",
     "--transformer-2-path", "--image-encoder-path", "--task", "--prompt", "--negative-prompt", "--prompt-file", "--height", "--width",
     "--num-frames", "--fps", "--num-inference-steps", "--guidance-scale", "--guidance-scale-2",
-    "--boundary-ratio", "--scheduler", "--flow-shift", "--seed", "--num-outputs", "--latents",
-    "--lora-path", "--lora-registry", "--lora-mode", "--lora-allow-unmatched", "--dtype",
+    "--boundary-ratio", "--scheduler", "--flow-shift", "--sigma-schedule", "--sigmas", "--seed", "--num-outputs",
+    "--latents", "--lora-path", "--lora-registry", "--lora-mode", "--lora-allow-unmatched", "--dtype",
     "--quantization", "--device", "--max-memory", "--dit-cpu-offload", "--text-encoder-cpu-offload",
     "--image-encoder-cpu-offload", "--vae-cpu-offload", "--pin-cpu-memory", "--threads", "--output-path",
     "--output-file-name", "--save-output", "--output-type", "--json", "--perf-dump-path",
@@ -200,7 +200,7 @@ class BadFlags(CommandLine):
             ("--seed", "-1", "0 to 18446744073709551615"), ("--seed", "18446744073709551616", "0 to"),
             ("--fps", "nan", "number"), ("--fps", "inf", "number"), ("--fps", "1e400", "number"),
             ("--fps", "0", "above 0"), ("--guidance-scale", "five", "number"), ("--flow-shift", "0", "0.001"),
-            ("--scheduler", "foo", "unipc"), ("--scheduler", "heun", "not built yet"), ("--task", "x2v", "t2v"),
+            ("--scheduler", "foo", "unipc"), ("--sigma-schedule", "flat", "exponential"), ("--task", "x2v", "t2v"),
             ("--task", "i2v", "not built yet"), ("--dtype", "int8", "bf16"), ("--quantization", "int4", "int8-weight-only"),
             ("--quantization", "fp8", "not built yet"), ("--device", "tpu", "cpu"),
             ("--device", "cuda:0", "cuda:0"), ("--max-memory", "lots", "24GiB"), ("--output-type", "mp4", "latent"),
@@ -208,6 +208,9 @@ class BadFlags(CommandLine):
             ("--model-path", "", "''"), ("--latents", "x.safetensors", "no such file"),
             ("--prompt-file", "x.txt", "no such file"), ("--config", "x.toml", "no such file"),
             ("--perf-dump-path", "no/such/folder/x.json", "no/such/folder"),
+            ("--sigmas", "1,half", "'1,half'", "commas"), ("--sigmas", "1,,0.5", "commas"),
+            ("--sigmas", "1,0.5,0.6", "fall"), ("--sigmas", "1.5,0.5", "up to 1"), ("--sigmas", "0", "above 0"),
+            ("--sigmas", "1,0.7,0.3", "--num-inference-steps is 2", "3"),
         ]:  # fmt: skip
             with self.subTest(flag=flag, value=value):
                 overrides = {"--prompt": None} if flag == "--prompt-file" else {}
@@ -223,6 +226,8 @@ class BadFlags(CommandLine):
         self.refuses({"--boundary-ratio": 0.5}, "boundary ratio", "transformer_2")
         self.refuses({"--guidance-scale-2": 3}, "--guidance-scale-2", "two experts")
         self.refuses({"--task": "t2i"}, "t2i", "--num-frames is 5")
+        self.refuses({"--sigmas": "1,0.5", "--flow-shift": 3}, "--sigmas", "leave --flow-shift out")
+        self.refuses({"--sigmas": "1,0.5", "--sigma-schedule": "beta"}, "leave --sigma-schedule out")
         self.refuses({"--prompt-file": "x"}, "--prompt", "--prompt-file", "one of them")
         self.refuses({"--prompt": None}, "--prompt is missing")
         self.refuses({"--output-type": "latent", "--output-path": "x.mp4"}, "latent", ".safetensors", "x.mp4")
@@ -234,7 +239,7 @@ class BadFlags(CommandLine):
                 self.assertEqual(value is None, flag in SWITCHES)
                 self.refuses({}, flag, "not built yet", more=[flag] if value is None else [flag, value])
         harmless = ["--quantization", "none", "--cache", "none", "--num-gpus", "1", "--vae-tiling", "auto",
-                    "--segment-policy=off", "--sigma-schedule", "simple"]  # fmt: skip
+                    "--segment-policy=off"]  # fmt: skip
         for flag in sorted(SWITCHES):
             harmless += [flag, "false"]
         self.generate({}, *harmless)
@@ -389,6 +394,31 @@ class Runs(CommandLine):
         one, two, other = (self.folder / name for name in names)
         self.assertEqual(one.read_bytes(), two.read_bytes())
         self.assertNotEqual(one.read_bytes(), other.read_bytes())
+
+    def test_schedulers(self):
+        def run(overrides, *more):
+            latent = {"--output-type": "latent", "--output-path": "x.safetensors"}
+            report = json.loads(self.generate({**latent, **overrides}, "--json", *more)[0])
+            data = (self.folder / "x.safetensors").read_bytes()
+            return report, data[8 + struct.unpack("<Q", data[:8])[0] :]  # without the settings in the header
+
+        results = set()
+        for name in ("unipc", "dpm++", "dpm++-sde", "euler", "euler-ancestral", "heun", "lcm", "flow-unipc", "flow-dpm++"):
+            report, latents = run({"--scheduler": name})
+            self.assertEqual(len(report["step_seconds"]), 3 if name == "heun" else 2, name)
+            results.add(latents)
+            if name in ("dpm++-sde", "euler-ancestral", "lcm"):
+                self.assertEqual(run({"--scheduler": name})[1], latents, name)
+        self.assertEqual(len(results), 9)
+        distilled = {"--scheduler": "lcm", "--num-inference-steps": None, "--guidance-scale": 1}
+        report, latents = run(distilled, "--sigmas", "1, 0.9,0.5")
+        self.assertEqual(len(report["step_seconds"]), 3)
+        self.assertEqual(report["settings"]["sigmas"], [1, 0.9, 0.5])
+        for schedule in ("karras", "exponential", "beta"):
+            report, latents = run({"--num-inference-steps": 3, "--sigma-schedule": schedule})
+            self.assertEqual(report["settings"]["sigma_schedule"], schedule)
+            self.assertNotIn(latents, results)
+            results.add(latents)
 
     def test_random_seed_is_told_and_gives_the_file_again(self):
         report, err = self.report({"--seed": None, "--output-path": "x.mp4"})

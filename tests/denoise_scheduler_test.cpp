@@ -79,7 +79,12 @@ int ulps(float a, float b) {
     return static_cast<int>(std::lround(std::abs(a - b) / step));
 }
 
-// Reads values.bin front to back.
+// Calls of step() in a run: Heun's method asks the model twice at every level but the first.
+int loop_steps(std::string_view scheduler, int num_inference_steps) {
+    return scheduler == "heun" ? 2 * num_inference_steps - 1 : num_inference_steps;
+}
+
+// Reads a .bin front to back.
 class GoldenValues {
 public:
     explicit GoldenValues(const std::filesystem::path& path) {
@@ -107,9 +112,26 @@ private:
     std::size_t position_ = 0;
 };
 
-TEST(Schedulers, SchedulesAndTrajectoriesAreThoseOfDiffusers) {
-    const json golden = read_json(kGolden / "cases.json");
-    GoldenValues values(kGolden / "values.bin");
+SchedulerOptions options_of(const json& row) {
+    SchedulerOptions options{.name = row["choice"]};
+    if (row.contains("sigma_schedule")) options.sigma_schedule = row["sigma_schedule"];
+    if (row.contains("sigmas")) options.sigmas = row["sigmas"].get<std::vector<double>>();
+    return options;
+}
+
+// Powers, exponentials and quantiles of numpy differ in the last bit from machine to machine.
+bool has_powers(const json& row) {
+    for (const char* key : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"}) {
+        if (row["config"].value(key, false)) return true;
+    }
+    return row.value("sigma_schedule", "simple") != "simple";
+}
+
+class GoldenTrajectories : public testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenTrajectories, AreThoseOfTheReference) {
+    const json golden = read_json(kGolden / fmt::format("{}.json", GetParam()));
+    GoldenValues values(kGolden / fmt::format("{}.bin", GetParam()));
     const auto shape = golden["shape"].get<std::vector<std::int64_t>>();
     const at::Tensor first_sample = values.next_tensor(shape);
     std::vector<at::Tensor> velocities;
@@ -119,13 +141,11 @@ TEST(Schedulers, SchedulesAndTrajectoriesAreThoseOfDiffusers) {
     double worst = 0;
     for (const json& row : golden["cases"]) {
         SCOPED_TRACE(row.dump());
-        const auto steps = row["steps"].get<std::size_t>();
         const int first = row["first"];
-        // Powers and exponentials of numpy differ in the last bit from machine to machine.
-        const bool powers = row["config"].value("use_karras_sigmas", false) ||
-                            row["config"].value("use_exponential_sigmas", false);
-        const auto scheduler = make_scheduler(row["config"], {.name = row["choice"]});
-        scheduler->set_timesteps(static_cast<int>(steps));
+        const bool powers = has_powers(row);
+        const auto scheduler = make_scheduler(row["config"], options_of(row));
+        scheduler->set_timesteps(row["steps"]);
+        const auto steps = static_cast<std::size_t>(loop_steps(scheduler->name(), row["steps"]));
 
         const std::vector<float> timesteps = values.next(steps);
         const std::vector<float> sigmas = values.next(steps + 1);
@@ -142,7 +162,7 @@ TEST(Schedulers, SchedulesAndTrajectoriesAreThoseOfDiffusers) {
         at::Generator generator = generator_of(42);
         at::Tensor sample = first_sample;
         const bool unipc3 =
-            scheduler->name() == "unipc" && row["config"].value("solver_order", 2) == 3;
+            scheduler->name().ends_with("unipc") && row["config"].value("solver_order", 2) == 3;
         const auto kept = row["kept"].get<std::vector<int>>();
         for (int i = first; i < static_cast<int>(steps); ++i) {
             const at::Tensor& velocity = velocities[static_cast<std::size_t>(i)];
@@ -157,15 +177,7 @@ TEST(Schedulers, SchedulesAndTrajectoriesAreThoseOfDiffusers) {
     RecordProperty("worst_relative_error", fmt::format("{:.2e}", worst));
 }
 
-// Names that make_scheduler takes, without those that are not built.
-std::vector<std::string> built_names() {
-    std::vector<std::string> names;
-    for (const std::string& name : scheduler_names()) {
-        const auto [kind, message] = error_of(unipc_config(), {.name = name});
-        if (kind != ErrorKind::unsupported) names.push_back(name);
-    }
-    return names;
-}
+INSTANTIATE_TEST_SUITE_P(Schedulers, GoldenTrajectories, testing::Values("cases", "more"));
 
 class EveryScheduler : public testing::TestWithParam<std::string> {
 protected:
@@ -177,6 +189,8 @@ protected:
     at::Tensor noise(const std::vector<std::int64_t>& shape = {1, 4, 2, 3, 3}) {
         return at::randn(shape, generator_, at::kFloat);
     }
+    int calls(int steps) const { return loop_steps(GetParam(), steps); }
+
     at::Generator generator_ = generator_of(3);
 };
 
@@ -187,9 +201,12 @@ TEST_P(EveryScheduler, HasNameAndMonotoneSchedule) {
         EXPECT_EQ(scheduler->name(), GetParam() == "auto" ? "unipc" : GetParam());
         EXPECT_EQ(scheduler->num_train_timesteps(), 400);
         const auto& sigmas = scheduler->sigmas();
-        ASSERT_EQ(sigmas.size(), static_cast<std::size_t>(steps) + 1);
-        ASSERT_EQ(scheduler->timesteps().size(), static_cast<std::size_t>(steps));
-        EXPECT_TRUE(std::ranges::is_sorted(sigmas, std::ranges::greater_equal()));
+        ASSERT_EQ(sigmas.size(), static_cast<std::size_t>(calls(steps)) + 1);
+        ASSERT_EQ(scheduler->timesteps().size(), static_cast<std::size_t>(calls(steps)));
+        std::vector<float> levels = sigmas;
+        if (GetParam() == "heun") levels.erase(std::ranges::unique(levels).begin(), levels.end());
+        EXPECT_EQ(levels.size(), static_cast<std::size_t>(steps) + 1);
+        EXPECT_TRUE(std::ranges::is_sorted(levels, std::ranges::greater_equal()));
         EXPECT_NEAR(sigmas.front(), 1.0F, 2e-3F);
         EXPECT_EQ(sigmas.back(), 0.0F);
         EXPECT_TRUE(std::ranges::is_sorted(scheduler->timesteps(), std::ranges::greater()));
@@ -210,19 +227,20 @@ TEST_P(EveryScheduler, RefusesStepCountsThatAreNone) {
             EXPECT_THAT(error.what(), HasSubstr("accepted are 1 to 1000"));
         }
     }
-    EXPECT_EQ(scheduler->timesteps().size(), 4u);
+    EXPECT_EQ(scheduler->timesteps().size(), static_cast<std::size_t>(calls(4)));
 }
 
-// A straight flow from noise to picture has the same velocity everywhere: any consistent solver
-// follows it to the picture, at every number of steps.
+// A model that knows one picture: its flow leads straight there from everywhere, so that any
+// consistent solver arrives, at every number of steps, whatever noise it adds on the way.
 TEST_P(EveryScheduler, FollowsAStraightFlowToItsEnd) {
     for (const int steps : {1, 2, 3, 4, 14, 15, 30, 1000}) {
         const auto scheduler = make(steps);
-        const at::Tensor picture = noise(), start = noise();
-        const float sigma = scheduler->sigmas().front();
-        at::Tensor sample = picture * (1 - sigma) + start * sigma;
-        for (int i = 0; i < steps; ++i) {
-            sample = scheduler->step(start - picture, i, sample, generator_);
+        const auto& sigmas = scheduler->sigmas();
+        const at::Tensor picture = noise();
+        at::Tensor sample = picture * (1 - sigmas.front()) + noise() * sigmas.front();
+        for (int i = 0; i < calls(steps); ++i) {
+            const at::Tensor velocity = (sample - picture) / sigmas[static_cast<std::size_t>(i)];
+            sample = scheduler->step(velocity, i, sample, generator_);
         }
         EXPECT_LE(relative_error(sample, picture), 2e-5) << steps;
     }
@@ -230,18 +248,22 @@ TEST_P(EveryScheduler, FollowsAStraightFlowToItsEnd) {
 
 TEST_P(EveryScheduler, ResumesBitEqualFromEveryStep) {
     constexpr int kSteps = 7;
+    const int end = calls(kSteps);
     std::vector<at::Tensor> velocities, samples = {noise()};
-    for (int i = 0; i < kSteps; ++i) velocities.push_back(noise());
+    for (int i = 0; i < end; ++i) velocities.push_back(noise());
     const json config = unipc_config({{"solver_order", 3}});
     const auto whole = make(kSteps, config);
     std::vector<SchedulerState> states = {whole->state()};
-    for (int i = 0; i < kSteps; ++i) {
+    std::vector<at::Tensor> generators = {generator_.get_state()};
+    for (int i = 0; i < end; ++i) {
         samples.push_back(
             whole->step(velocities[static_cast<std::size_t>(i)], i, samples.back(), generator_));
         states.push_back(whole->state());
+        generators.push_back(generator_.get_state());
     }
-    for (int from = 0; from <= kSteps; ++from) {
+    for (int from = 0; from <= end; ++from) {
         const auto resumed = make(kSteps, config);
+        generator_.set_state(generators[static_cast<std::size_t>(from)]);
         SchedulerState state = states[static_cast<std::size_t>(from)];
         EXPECT_EQ(state.next_step, from);
         for (at::Tensor& tensor : state.tensors) {
@@ -249,7 +271,7 @@ TEST_P(EveryScheduler, ResumesBitEqualFromEveryStep) {
         }
         resumed->restore(state);
         at::Tensor sample = samples[static_cast<std::size_t>(from)];
-        for (int i = from; i < kSteps; ++i) {
+        for (int i = from; i < end; ++i) {
             sample = resumed->step(velocities[static_cast<std::size_t>(i)], i, sample, generator_);
         }
         EXPECT_TRUE(sample.equal(samples.back())) << from;
@@ -259,14 +281,17 @@ TEST_P(EveryScheduler, ResumesBitEqualFromEveryStep) {
 TEST_P(EveryScheduler, ForgetsTheLastRun) {
     const at::Tensor start = noise(), velocity = noise();
     const auto scheduler = make(3);
+    const at::Tensor random = generator_.get_state();
     const at::Tensor first = scheduler->step(velocity, 0, start, generator_);
     scheduler->step(noise(), 1, first, generator_);
     scheduler->set_timesteps(3);
+    generator_.set_state(random);
     EXPECT_TRUE(scheduler->step(velocity, 0, start, generator_).equal(first));
 }
 
 TEST_P(EveryScheduler, RefusesStepsOutOfOrder) {
     const auto scheduler = make(2);
+    const int end = static_cast<int>(scheduler->timesteps().size());
     at::Tensor sample = noise();
     const auto kind_at = [&](int step) {
         try {
@@ -278,16 +303,19 @@ TEST_P(EveryScheduler, RefusesStepsOutOfOrder) {
     };
     EXPECT_EQ(kind_at(1), ErrorKind::internal);
     EXPECT_EQ(kind_at(-1), ErrorKind::internal);
-    EXPECT_EQ(kind_at(0), ErrorKind::cancelled);
-    EXPECT_EQ(kind_at(0), ErrorKind::internal);
-    EXPECT_EQ(kind_at(1), ErrorKind::cancelled);
-    EXPECT_EQ(kind_at(2), ErrorKind::internal);
+    for (int step = 0; step < end; ++step) {
+        EXPECT_EQ(kind_at(step), ErrorKind::cancelled);
+        EXPECT_EQ(kind_at(step), ErrorKind::internal);
+    }
+    EXPECT_EQ(kind_at(end), ErrorKind::internal);
 }
 
 TEST_P(EveryScheduler, KeepsShapeAndPromotesVelocity) {
     const at::Tensor sample = noise({2, 16, 3, 4, 6});
     const at::Tensor velocity = noise({2, 16, 3, 4, 6}).to(at::kBFloat16);
+    const at::Tensor random = generator_.get_state();
     const at::Tensor got = make(5)->step(velocity, 0, sample, generator_);
+    generator_.set_state(random);
     EXPECT_EQ(got.scalar_type(), at::kFloat);
     EXPECT_EQ(got.sizes(), sample.sizes());
     EXPECT_TRUE(got.equal(make(5)->step(velocity.to(at::kFloat), 0, sample, generator_)));
@@ -307,7 +335,7 @@ TEST_P(EveryScheduler, RefusesStatesOfOtherRuns) {
         }
         return ErrorKind::cancelled;
     };
-    EXPECT_EQ(kind_of({.next_step = 4}), ErrorKind::io);
+    EXPECT_EQ(kind_of({.next_step = calls(3) + 1}), ErrorKind::io);
     EXPECT_EQ(kind_of({.next_step = -1}), ErrorKind::io);
     EXPECT_EQ(kind_of({.next_step = 1, .tensors = {7, noise()}}), ErrorKind::io);
     EXPECT_EQ(kind_of({.next_step = 1, .numbers = {1, 2, 3, 4, 5}}), ErrorKind::io);
@@ -354,7 +382,7 @@ TEST_P(EveryScheduler, CarriesTheShiftOverFromEveryClass) {
     EXPECT_EQ(make(10, unipc_config({{"shift", 9.0}}))->sigmas()[5], want->sigmas()[5]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Schedulers, EveryScheduler, testing::ValuesIn(built_names()),
+INSTANTIATE_TEST_SUITE_P(Schedulers, EveryScheduler, testing::ValuesIn(scheduler_names()),
                          [](const auto& test) {
                              std::string name = test.param;
                              std::ranges::replace(name, '+', 'p');
@@ -366,7 +394,18 @@ TEST(Schedulers, AutoTakesTheClassOfTheConfig) {
     EXPECT_EQ(make_scheduler(unipc_config(), {})->name(), "unipc");
     EXPECT_EQ(make_scheduler(dpm_config(), {})->name(), "dpm++");
     EXPECT_EQ(make_scheduler(euler_config(), {})->name(), "euler");
-    EXPECT_THAT(built_names(), testing::ElementsAre("auto", "unipc", "dpm++", "euler"));
+    EXPECT_EQ(make_scheduler(dpm_config({{"algorithm_type", "sde-dpmsolver++"}}), {})->name(),
+              "dpm++-sde");
+    const auto name_of_class = [](const char* name) {
+        return make_scheduler({{"_class_name", name}}, {})->name();
+    };
+    EXPECT_EQ(name_of_class("FlowMatchHeunDiscreteScheduler"), "heun");
+    EXPECT_EQ(name_of_class("FlowMatchLCMScheduler"), "lcm");
+    EXPECT_EQ(name_of_class("FlowUniPCMultistepScheduler"), "flow-unipc");
+    EXPECT_EQ(name_of_class("FlowDPMSolverMultistepScheduler"), "flow-dpm++");
+    EXPECT_THAT(scheduler_names(),
+                testing::ElementsAre("auto", "unipc", "dpm++", "dpm++-sde", "euler",
+                                     "euler-ancestral", "heun", "lcm", "flow-unipc", "flow-dpm++"));
 }
 
 // The first step of UniPC is 999, not 1000: its first sigma is 1 - 1e-6, cut to an integer.
@@ -384,18 +423,14 @@ TEST(Schedulers, TimeStepsAreCutWhereDiffusersCutsThem) {
                 1e-3);
 }
 
-TEST(Schedulers, NamesOfLaterWorkAndUnknownNamesAreRefused) {
-    for (const char* name :
-         {"dpm++-sde", "euler-ancestral", "heun", "lcm", "flow-unipc", "flow-dpm++"}) {
-        const auto [kind, message] = error_of(unipc_config(), {.name = name});
-        EXPECT_EQ(kind, ErrorKind::unsupported) << name;
-        EXPECT_THAT(message, HasSubstr("not built yet"));
-        EXPECT_THAT(scheduler_names(), testing::Contains(name));
-    }
+TEST(Schedulers, UnknownNamesAreRefused) {
     const auto [kind, message] = error_of(unipc_config(), {.name = "ddim"});
     EXPECT_EQ(kind, ErrorKind::bad_request);
-    EXPECT_EQ(message, "--scheduler is \"ddim\": accepted are auto, unipc, dpm++, euler");
+    EXPECT_EQ(message,
+              "--scheduler is \"ddim\": accepted are auto, unipc, dpm++, dpm++-sde, euler, "
+              "euler-ancestral, heun, lcm, flow-unipc, flow-dpm++");
 
+    // Its formulas are those of models that predict noise.
     json other = unipc_config({{"_class_name", "LCMScheduler"}});
     EXPECT_EQ(error_of(other).first, ErrorKind::unsupported);
     EXPECT_THAT(error_of(other).second, HasSubstr("LCMScheduler"));
@@ -418,14 +453,12 @@ TEST(Schedulers, SettingsThatAreNotDoneAreRefusedByName) {
         {unipc_config, {{"use_exponential_sigmas", true}}},
         {unipc_config, {{"use_beta_sigmas", true}}},
         {unipc_config, {{"use_dynamic_shifting", true}}},
-        {dpm_config, {{"algorithm_type", "sde-dpmsolver++"}}},
         {dpm_config, {{"algorithm_type", "dpmsolver"}}},
         {dpm_config, {{"use_karras_sigmas", true}}},
         {dpm_config, {{"use_lu_lambdas", true}}},
         {dpm_config, {{"solver_type", "bh3"}}},
         {dpm_config, {{"use_flow_sigmas", false}}},
         {euler_config, {{"invert_sigmas", true}}},
-        {euler_config, {{"use_beta_sigmas", true}}},
         {euler_config, {{"use_dynamic_shifting", true}}},
     };
     for (const auto& [config_of, setting] : cases) {

@@ -12,6 +12,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -81,6 +84,27 @@ EngineOptions options_of(const Arguments& arguments) {
     return options;
 }
 
+// "1, 0.9,0.5" of a flag as numbers.
+std::optional<std::vector<double>> numbers_of(const Arguments& arguments, std::string_view flag) {
+    const auto list = arguments.text(flag);
+    if (!list) return std::nullopt;
+    std::vector<double> numbers;
+    std::string_view rest = *list;
+    while (true) {
+        const std::size_t comma = rest.find(',');
+        std::string_view word = rest.substr(0, comma);
+        word.remove_prefix(std::min(word.find_first_not_of(' '), word.size()));
+        word = word.substr(0, word.find_last_not_of(' ') + 1);
+        double number = 0;
+        const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+        ZT_CHECK(error == std::errc() && end == word.data() + word.size() && std::isfinite(number),
+                 bad_request, "{} is '{}': numbers separated by commas are wanted", flag, *list);
+        numbers.push_back(number);
+        if (comma == std::string_view::npos) return numbers;
+        rest.remove_prefix(comma + 1);
+    }
+}
+
 Request request_of(const Arguments& arguments) {
     Request request;
     if (const auto task = arguments.text("--task")) request.task = parse_task(*task);
@@ -96,6 +120,8 @@ Request request_of(const Arguments& arguments) {
     request.boundary_ratio = arguments.number("--boundary-ratio");
     request.scheduler = arguments.text("--scheduler").value_or("auto");
     request.flow_shift = arguments.number("--flow-shift");
+    request.sigma_schedule = arguments.text("--sigma-schedule");
+    request.sigmas = numbers_of(arguments, "--sigmas");
     request.seed = unsigned_of(arguments, "--seed");
     request.num_outputs = int_in(arguments, "--num-outputs", 1, kMostOutputs).value_or(1);
     request.latents = existing(arguments, "--latents");

@@ -32,12 +32,13 @@ class Scheduler {
 public:
     virtual ~Scheduler() = default;
 
-    // Lays out the schedule for a run and forgets all history. Errors: bad_request for less than 1
-    // step or more than the number of training steps.
+    // Lays out the schedule for a run and forgets all history. The number of time steps is that of
+    // inference steps, but for Heun's method 2n - 1: it asks the model twice. Errors: bad_request
+    // for less than 1 step or more than the number of training steps.
     virtual void set_timesteps(int num_inference_steps) = 0;
 
     // What the model is given at each step: cut to integers where the scheduler does so. One per
-    // step.
+    // call of step().
     virtual const std::vector<float>& timesteps() const = 0;
     // Noise level before each step, and after the last: one more than timesteps().
     virtual const std::vector<float>& sigmas() const = 0;
@@ -54,7 +55,7 @@ public:
     virtual SchedulerState state() const = 0;
     virtual void restore(const SchedulerState& state) = 0;
 
-    // Its name in --scheduler: "unipc", "euler", "dpm++".
+    // Its name in --scheduler: "unipc", "euler", "dpm++", ...
     virtual std::string_view name() const = 0;
     virtual int num_train_timesteps() const { return 1000; }
 };
@@ -62,16 +63,23 @@ public:
 struct SchedulerOptions {
     std::string name = "auto";         // --scheduler; auto: the class that the config names
     std::optional<double> flow_shift;  // --flow-shift; unset: the config's
+    // --sigma-schedule: simple, beta, karras or exponential; unset: the config's. All spread the
+    // scheduler's own noise levels between the first and the last, but for karras with unipc,
+    // which is Diffusers' use_karras_sigmas.
+    std::optional<std::string> sigma_schedule;
+    // --sigmas: the noise levels of a run from its first step on, as they are, neither shifted nor
+    // spread; a 0 at the end may be left out. For step-distilled models.
+    std::optional<std::vector<double>> sigmas;
 };
 
 // config: scheduler_config.json of the model (its _class_name decides for "auto"; settings that fit
 // carry over to another scheduler, as Diffusers' from_config does). Errors: bad_request for an
-// unknown name (the message lists those there are), unsupported for a class or a setting that is
-// not built (named).
+// unknown name or sigma schedule (the message lists those there are) and for sigmas that are no
+// falling list, unsupported for a class or a setting that is not built (named).
 std::unique_ptr<Scheduler> make_scheduler(const nlohmann::json& config,
                                           const SchedulerOptions& options);
 
-// Names that make_scheduler takes, and those of cli.md that it refuses as not built yet.
+// Names that make_scheduler takes.
 std::vector<std::string> scheduler_names();
 
 }  // namespace zoetrope

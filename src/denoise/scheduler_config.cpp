@@ -72,6 +72,11 @@ std::vector<int> SchedulerConfig::integers(const std::string& key) const {
     return list;
 }
 
+void SchedulerConfig::ask(std::optional<SigmaSpacing> spacing, std::vector<double> sigmas) {
+    asked_spacing_ = spacing;
+    asked_sigmas_ = std::move(sigmas);
+}
+
 void SchedulerConfig::refuse(const std::string& key, std::string_view scheduler,
                              std::string_view accepted) const {
     const nlohmann::json* value = find(key);
@@ -143,7 +148,6 @@ void SchedulerConfig::require_flow(std::string_view scheduler) const {
     if (text("prediction_type", "epsilon") != "flow_prediction") {
         refuse("prediction_type", scheduler, "\"flow_prediction\"");
     }
-    if (flag("thresholding", false)) refuse("thresholding", scheduler, "false");
 }
 
 }  // namespace zoetrope

@@ -34,6 +34,11 @@ public:
 
     void set(const std::string& key, nlohmann::json value) { settings_[key] = std::move(value); }
 
+    // --sigma-schedule and --sigmas, which come before what the file says.
+    void ask(std::optional<SigmaSpacing> spacing, std::vector<double> sigmas);
+    const std::optional<SigmaSpacing>& asked_spacing() const { return asked_spacing_; }
+    const std::vector<double>& asked_sigmas() const { return asked_sigmas_; }  // may be empty
+
     // Error: unsupported, with the setting's value and what `scheduler` accepts.
     [[noreturn]] void refuse(const std::string& key, std::string_view scheduler,
                              std::string_view accepted) const;
@@ -53,10 +58,17 @@ private:
     const nlohmann::json* find(const std::string& key) const;
 
     nlohmann::json settings_;
+    std::optional<SigmaSpacing> asked_spacing_;
+    std::vector<double> asked_sigmas_;
 };
 
 std::unique_ptr<Scheduler> make_unipc(const SchedulerConfig& config);
-std::unique_ptr<Scheduler> make_flow_euler(const SchedulerConfig& config);
+std::unique_ptr<Scheduler> make_flow_unipc(const SchedulerConfig& config);
 std::unique_ptr<Scheduler> make_dpm_solver(const SchedulerConfig& config);
+std::unique_ptr<Scheduler> make_flow_dpm_solver(const SchedulerConfig& config);
+std::unique_ptr<Scheduler> make_flow_euler(const SchedulerConfig& config);
+std::unique_ptr<Scheduler> make_euler_ancestral(const SchedulerConfig& config);
+std::unique_ptr<Scheduler> make_flow_heun(const SchedulerConfig& config);
+std::unique_ptr<Scheduler> make_flow_lcm(const SchedulerConfig& config);
 
 }  // namespace zoetrope

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "denoise/beta_quantile.h"
 
 namespace zoetrope {
 
@@ -47,6 +48,40 @@ std::vector<double> exponential_sigmas(double sigma_max, double sigma_min, int c
     return sigmas;
 }
 
+std::vector<double> beta_sigmas(double sigma_max, double sigma_min, int count) {
+    constexpr double kAlpha = 0.6, kBeta = 0.6;  // Diffusers' and the paper's
+    std::vector<double> sigmas = linspace(0, 1, count);
+    for (double& s : sigmas) {
+        s = sigma_min + beta_quantile(1 - s, kAlpha, kBeta) * (sigma_max - sigma_min);
+    }
+    return sigmas;
+}
+
+SigmaSpacing parse_sigma_spacing(std::string_view name) {
+    if (name == "simple") return SigmaSpacing::simple;
+    if (name == "karras") return SigmaSpacing::karras;
+    if (name == "exponential") return SigmaSpacing::exponential;
+    if (name == "beta") return SigmaSpacing::beta;
+    fail(ErrorKind::bad_request,
+         "--sigma-schedule is \"{}\": accepted are simple, beta, karras, exponential", name);
+}
+
+std::vector<double> spaced_sigmas(SigmaSpacing spacing, double sigma_max, double sigma_min,
+                                  int count) {
+    switch (spacing) {
+        case SigmaSpacing::karras: return karras_sigmas(sigma_max, sigma_min, count);
+        case SigmaSpacing::exponential: return exponential_sigmas(sigma_max, sigma_min, count);
+        case SigmaSpacing::beta: return beta_sigmas(sigma_max, sigma_min, count);
+        case SigmaSpacing::simple: break;
+    }
+    fail(ErrorKind::internal, "the simple spacing is each scheduler's own");
+}
+
+void respace_sigmas(std::vector<double>& sigmas, SigmaSpacing spacing) {
+    if (spacing == SigmaSpacing::simple) return;
+    sigmas = spaced_sigmas(spacing, sigmas.front(), sigmas.back(), static_cast<int>(sigmas.size()));
+}
+
 SigmaEnds training_sigma_ends(const BetaSettings& betas) {
     const double start = betas.scaled_linear ? std::sqrt(betas.start) : betas.start;
     const double end = betas.scaled_linear ? std::sqrt(betas.end) : betas.end;
@@ -67,10 +102,34 @@ Schedule integer_schedule(std::span<const double> sigmas, double last, int num_t
     return schedule;
 }
 
-void check_step_count(int num_inference_steps, int num_train_timesteps) {
+void check_step_count(int num_inference_steps, int num_train_timesteps,
+                      std::span<const double> asked) {
     ZT_CHECK(num_inference_steps >= 1 && num_inference_steps <= num_train_timesteps, bad_request,
              "--num-inference-steps is {}: accepted are 1 to {}", num_inference_steps,
              num_train_timesteps);
+    ZT_CHECK(asked.empty() || static_cast<std::size_t>(num_inference_steps) == asked.size(),
+             bad_request,
+             "--num-inference-steps is {} and --sigmas gives the levels of {}: leave one of them "
+             "out",
+             num_inference_steps, asked.size());
+}
+
+std::vector<double> checked_sigmas(std::vector<double> sigmas) {
+    if (!sigmas.empty() && sigmas.back() == 0) sigmas.pop_back();
+    ZT_CHECK(!sigmas.empty(), bad_request,
+             "--sigmas has no noise level above 0: as many as steps are wanted, such as "
+             "1,0.9,0.75,0.5");
+    double above = 1;
+    for (std::size_t i = 0; i < sigmas.size(); ++i) {
+        const double sigma = sigmas[i];
+        ZT_CHECK(sigma > 0 && sigma <= 1, bad_request,
+                 "--sigmas has {}: noise levels lie above 0, up to 1", sigma);
+        // In float32, as the schedulers step.
+        ZT_CHECK(i == 0 || static_cast<float>(sigma) < static_cast<float>(above), bad_request,
+                 "--sigmas has {} after {}: noise levels fall from step to step", sigma, above);
+        above = sigma;
+    }
+    return sigmas;
 }
 
 }  // namespace zoetrope

@@ -5,7 +5,7 @@
 #pragma once
 
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 namespace zoetrope {
@@ -32,6 +32,19 @@ std::vector<double> karras_sigmas(double sigma_max, double sigma_min, int count)
 // Evenly spaced in log(sigma).
 std::vector<double> exponential_sigmas(double sigma_max, double sigma_min, int count);
 
+// scipy.stats.beta.ppf(1 - numpy.linspace(0, 1, count), 0.6, 0.6) between the ends: dense at both
+// of them (Lee et al. 2024, arXiv 2407.12173).
+std::vector<double> beta_sigmas(double sigma_max, double sigma_min, int count);
+
+// How levels lie between the first and the last.
+enum class SigmaSpacing { simple, karras, exponential, beta };  // simple: as the scheduler has them
+// "simple", "karras", ... Errors: bad_request with the names accepted.
+SigmaSpacing parse_sigma_spacing(std::string_view name);
+std::vector<double> spaced_sigmas(SigmaSpacing spacing, double sigma_max, double sigma_min,
+                                  int count);  // not for simple
+// Spreads the levels anew between the first and the last; `simple` leaves them.
+void respace_sigmas(std::vector<double>& sigmas, SigmaSpacing spacing);
+
 // The noise schedule that Diffusers' UniPC and DPM++ keep beside the flow schedule; with Wan only
 // its two ends are ever used.
 struct BetaSettings {
@@ -51,7 +64,13 @@ SigmaEnds training_sigma_ends(const BetaSettings& betas);
 // as UniPC and DPM++ give them to the model.
 Schedule integer_schedule(std::span<const double> sigmas, double last, int num_train_timesteps);
 
-// Errors: bad_request outside of 1 ... num_train_timesteps.
-void check_step_count(int num_inference_steps, int num_train_timesteps);
+// asked: the levels of --sigmas, or none. Errors: bad_request outside of 1 ... num_train_timesteps,
+// and where levels were asked for and are not as many.
+void check_step_count(int num_inference_steps, int num_train_timesteps,
+                      std::span<const double> asked);
+
+// The levels of --sigmas as schedulers take them: without the 0 at the end. Errors: bad_request
+// where they are none, do not fall from step to step, or lie outside of 0 ... 1.
+std::vector<double> checked_sigmas(std::vector<double> sigmas);
 
 }  // namespace zoetrope

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/log.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/scalar_tensor.h>
 
 #include <algorithm>
@@ -28,6 +29,12 @@ void check_step_tensors(const at::Tensor& velocity, const at::Tensor& sample) {
     ZT_CHECK(velocity.defined() && velocity.is_floating_point() &&
                  velocity.sizes() == sample.sizes() && velocity.device() == sample.device(),
              internal, "a scheduler's velocity must be like its sample in shape and device");
+}
+
+at::Tensor noise_like(const at::Tensor& sample, at::Generator& generator) {
+    ZT_CHECK(generator.defined(), internal, "a stochastic scheduler needs a generator");
+    return at::randn(sample.sizes(), generator, sample.options().device(generator.device()))
+        .to(sample.device());
 }
 
 void check_state(std::string_view scheduler, const SchedulerState& state, const StateShape& want) {

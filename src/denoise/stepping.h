@@ -1,8 +1,9 @@
 // Inside of denoise/: what the schedulers' step() and restore() share.
 //
-// Pure functions; any thread.
+// Functions without state; any thread.
 #pragma once
 
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
@@ -23,6 +24,10 @@ FlowLevel flow_level(float sigma);
 // fit: sample fp32, velocity of any float dtype and the same shape and device.
 void check_step(std::string_view scheduler, int step, int next_step, std::size_t num_steps);
 void check_step_tensors(const at::Tensor& velocity, const at::Tensor& sample);
+
+// Standard normal noise [as sample] fp32, drawn from `generator` and moved to the sample's device.
+// Errors: internal without a generator.
+at::Tensor noise_like(const at::Tensor& sample, at::Generator& generator);
 
 // What a scheduler's state must look like.
 struct StateShape {

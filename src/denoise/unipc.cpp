@@ -1,6 +1,9 @@
 // UniPC (Zhao et al. 2023, arXiv 2302.04867) on flow schedules: a predictor of order p, corrected
 // once the model was asked at the point that it predicted.
 //
+// Two schedules of noise levels: that of Diffusers' UniPCMultistepScheduler ("unipc"), and that of
+// FlowUniPCMultistepScheduler in the original Wan repositories ("flow-unipc").
+//
 // Coefficients are tensors of no dimensions in float32 on the CPU, since that is how Diffusers
 // computes them: h_phi_k below subtracts nearly equal numbers, and its last bits show in the video.
 #include <ATen/TensorOperators.h>
@@ -21,27 +24,35 @@
 namespace zoetrope {
 namespace {
 
-constexpr std::string_view kName = "unipc";
-
 struct Settings {
+    std::string_view name;
+    bool original_levels = false;  // those of the original Wan repositories
     int num_train_timesteps = 1000;
     double flow_shift = 1.0;
     std::optional<double> shift_terminal;
     bool final_sigma_is_zero = true;
     std::optional<SigmaEnds> karras;  // set: Karras levels between these in place of flow levels
+    SigmaSpacing spacing = SigmaSpacing::simple;  // of the flow levels
+    std::vector<double> sigmas;                   // the user's levels in place of all this
     int solver_order = 2;
     bool bh1 = false;  // B(h) = h; else bh2, B(h) = exp(h) - 1
     bool lower_order_final = true;
     std::vector<int> disable_corrector;  // steps after which no corrector runs
 };
 
-std::optional<SigmaEnds> read_karras(const SchedulerConfig& config) {
-    // With these two Diffusers leaves the levels above 1, where a flow has no logarithm: all NaN.
-    for (const char* key : {"use_exponential_sigmas", "use_beta_sigmas"}) {
-        if (config.flag(key, false)) config.refuse(key, kName, "false");
+// Diffusers' use_karras_sigmas, which is spaced in the noise levels of its training schedule.
+std::optional<SigmaEnds> read_karras(const SchedulerConfig& config, std::string_view name) {
+    if (const auto& asked = config.asked_spacing()) {
+        if (*asked != SigmaSpacing::karras) return std::nullopt;
+    } else {
+        // With these two Diffusers leaves the levels above 1, where a flow has no logarithm: all
+        // NaN.
+        for (const char* key : {"use_exponential_sigmas", "use_beta_sigmas"}) {
+            if (config.flag(key, false)) config.refuse(key, name, "false");
+        }
+        if (!config.flag("use_karras_sigmas", false)) return std::nullopt;
     }
-    if (!config.flag("use_karras_sigmas", false)) return std::nullopt;
-    SigmaEnds ends = training_sigma_ends(config.betas(kName));
+    SigmaEnds ends = training_sigma_ends(config.betas(name));
     ends.min = config.number("sigma_min", ends.min);
     ends.max = config.number("sigma_max", ends.max);
     ZT_CHECK(ends.min > 0 && ends.min <= ends.max, io,
@@ -51,51 +62,68 @@ std::optional<SigmaEnds> read_karras(const SchedulerConfig& config) {
     return ends;
 }
 
-Settings read_settings(const SchedulerConfig& config) {
-    config.require_flow(kName);
+// What both schedules share.
+Settings read_solver(const SchedulerConfig& config, std::string_view name) {
+    if (config.flag("thresholding", false)) config.refuse("thresholding", name, "false");
     // Diffusers has no flow prediction for predict_x0 = false, nor has Wan a use for the others.
-    if (!config.flag("predict_x0", true)) config.refuse("predict_x0", kName, "true");
-    if (config.has("solver_p")) config.refuse("solver_p", kName, "null");
+    if (!config.flag("predict_x0", true)) config.refuse("predict_x0", name, "true");
+    if (config.has("solver_p")) config.refuse("solver_p", name, "null");
     if (config.flag("use_dynamic_shifting", false)) {
-        config.refuse("use_dynamic_shifting", kName, "false (Wan's pipelines give it no mu)");
+        config.refuse("use_dynamic_shifting", name, "false (Wan's pipelines give it no mu)");
     }
-    Settings settings{.num_train_timesteps = config.num_train_timesteps(),
-                      .flow_shift = config.shift("flow_shift"),
-                      .shift_terminal = config.shift_terminal(),
-                      .final_sigma_is_zero = config.final_sigma_is_zero(kName),
-                      .karras = read_karras(config),
-                      .solver_order = config.solver_order(kName),
+    Settings settings{.name = name,
+                      .num_train_timesteps = config.num_train_timesteps(),
+                      .final_sigma_is_zero = config.final_sigma_is_zero(name),
+                      .spacing = config.asked_spacing().value_or(SigmaSpacing::simple),
+                      .sigmas = config.asked_sigmas(),
+                      .solver_order = config.solver_order(name),
                       .lower_order_final = config.flag("lower_order_final", true),
                       .disable_corrector = config.integers("disable_corrector")};
     const std::string type = config.text("solver_type", "bh2");
     // DPM++'s types, found in configs that were another scheduler's, mean bh2 as in Diffusers.
     constexpr std::string_view kTypes[] = {"bh1", "bh2", "midpoint", "heun", "logrho"};
     if (std::ranges::find(kTypes, type) == std::end(kTypes)) {
-        config.refuse("solver_type", kName, "\"bh1\" or \"bh2\"");
+        config.refuse("solver_type", name, "\"bh1\" or \"bh2\"");
     }
     settings.bh1 = type == "bh1";
     // A step of higher order to sigma 0, where the step size is infinite, is 0 * infinity.
     if (!settings.lower_order_final && settings.final_sigma_is_zero && settings.solver_order > 1) {
-        config.refuse("lower_order_final", kName,
+        config.refuse("lower_order_final", name,
                       "true where final_sigmas_type is \"zero\" and solver_order above 1");
     }
     return settings;
 }
 
-Schedule lay_out(const Settings& settings, int steps) {
+std::vector<double> flow_levels(const Settings& settings, int steps) {
     const int train = settings.num_train_timesteps;
     std::vector<double> sigmas;
-    if (settings.karras) {
+    if (settings.original_levels) {
+        // Wan keeps the highest level of training in float32.
+        sigmas = linspace(static_cast<float>(1 - 1.0 / train), 0, steps + 1);
+    } else {
+        sigmas = linspace(1, 1.0 / train, steps + 1);
+    }
+    sigmas.pop_back();
+    shift_sigmas(sigmas, settings.flow_shift);
+    if (settings.shift_terminal) stretch_to_terminal(sigmas, *settings.shift_terminal);
+    respace_sigmas(sigmas, settings.spacing);
+    return sigmas;
+}
+
+Schedule lay_out(const Settings& settings, int steps) {
+    const int train = settings.num_train_timesteps;
+    check_step_count(steps, train, settings.sigmas);
+    std::vector<double> sigmas;
+    if (!settings.sigmas.empty()) {
+        sigmas = settings.sigmas;
+    } else if (settings.karras) {
         sigmas = karras_sigmas(settings.karras->max, settings.karras->min, steps);
         for (double& sigma : sigmas) sigma = sigma / (sigma + 1);
     } else {
-        sigmas = linspace(1, 1.0 / train, steps + 1);
-        sigmas.pop_back();
-        shift_sigmas(sigmas, settings.flow_shift);
-        if (settings.shift_terminal) stretch_to_terminal(sigmas, *settings.shift_terminal);
-        constexpr double kEps = 1e-6;  // Diffusers'; keeps log(1 - sigma) finite
-        if (std::abs(sigmas.front() - 1) < kEps) sigmas.front() -= kEps;
+        sigmas = flow_levels(settings, steps);
     }
+    constexpr double kEps = 1e-6;  // Diffusers'; keeps log(1 - sigma) finite
+    if (std::abs(sigmas.front() - 1) < kEps) sigmas.front() -= kEps;
     const double last = settings.final_sigma_is_zero ? 0 : sigmas.back();
     return integer_schedule(sigmas, last, train);
 }
@@ -105,14 +133,13 @@ public:
     explicit UniPc(Settings settings) : settings_(std::move(settings)) {}
 
     void set_timesteps(int num_inference_steps) override {
-        check_step_count(num_inference_steps, settings_.num_train_timesteps);
         schedule_ = lay_out(settings_, num_inference_steps);
         begin_at(0);
     }
 
     const std::vector<float>& timesteps() const override { return schedule_.timesteps; }
     const std::vector<float>& sigmas() const override { return schedule_.sigmas; }
-    std::string_view name() const override { return kName; }
+    std::string_view name() const override { return settings_.name; }
     int num_train_timesteps() const override { return settings_.num_train_timesteps; }
 
     at::Tensor step(const at::Tensor& velocity, int step, const at::Tensor& sample,
@@ -224,7 +251,7 @@ at::Tensor UniPc::correct(int k, int order, const at::Tensor& from,
 at::Tensor UniPc::step(const at::Tensor& velocity, int step, const at::Tensor& sample,
                        at::Generator&) {
     const int num_steps = static_cast<int>(schedule_.timesteps.size());
-    check_step(kName, step, next_step_, schedule_.timesteps.size());
+    check_step(settings_.name, step, next_step_, schedule_.timesteps.size());
     check_step_tensors(velocity, sample);
 
     // The picture that the model expects at the end of the flow.
@@ -262,7 +289,7 @@ SchedulerState UniPc::state() const {
 }
 
 void UniPc::restore(const SchedulerState& state) {
-    check_state(kName, state,
+    check_state(settings_.name, state,
                 {.num_steps = schedule_.timesteps.size(),
                  .solver_order = settings_.solver_order,
                  .tensors = outputs_.size() + 1,
@@ -282,7 +309,24 @@ void UniPc::restore(const SchedulerState& state) {
 }  // namespace
 
 std::unique_ptr<Scheduler> make_unipc(const SchedulerConfig& config) {
-    return std::make_unique<UniPc>(read_settings(config));
+    constexpr std::string_view kName = "unipc";
+    config.require_flow(kName);
+    Settings settings = read_solver(config, kName);
+    settings.flow_shift = config.shift("flow_shift");
+    settings.shift_terminal = config.shift_terminal();
+    settings.karras = read_karras(config, kName);
+    return std::make_unique<UniPc>(std::move(settings));
+}
+
+std::unique_ptr<Scheduler> make_flow_unipc(const SchedulerConfig& config) {
+    constexpr std::string_view kName = "flow-unipc";
+    Settings settings = read_solver(config, kName);
+    if (!settings.final_sigma_is_zero) {  // an error in Wan's own code too
+        config.refuse("final_sigmas_type", kName, "\"zero\"");
+    }
+    settings.original_levels = true;
+    settings.flow_shift = config.shift("shift");
+    return std::make_unique<UniPc>(std::move(settings));
 }
 
 }  // namespace zoetrope

@@ -189,10 +189,8 @@ at::Tensor Engine::denoise(const ResolvedRequest& request, const TextEmbeddings&
                            const RunControl& control, Report& report) {
     const c10::InferenceMode inference;
     const Timer timer;
-    auto scheduler = make_scheduler(
-        parts_->model.scheduler,
-        {.name = request.request.scheduler, .flow_shift = request.request.flow_shift});
-    scheduler->set_timesteps(request.num_inference_steps);
+    auto scheduler =
+        scheduler_of(parts_->model.scheduler, request.request, request.num_inference_steps);
     const bool two_experts = request.boundary_ratio.has_value();
     DenoiseOptions options;
     options.expert = [this](ExpertKind kind) {
@@ -273,7 +271,7 @@ at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback&
         const at::Tensor noise = draw_noise(request);
         const TextEmbeddings text = encode_text(request, control, report);
         const at::Tensor latents =
-            denoise(request, text, 0, request.num_inference_steps, noise, control, report);
+            denoise(request, text, 0, request.num_steps, noise, control, report);
         if (sink) decode(latents, sink, control, report);
         report.measured_peak_bytes = ops::process_memory().peak_resident;
         return latents;

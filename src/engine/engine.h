@@ -45,6 +45,7 @@ struct ResolvedRequest {
     int height = 0, width = 0, num_frames = 0;
     double fps = 0;
     int num_inference_steps = 0;
+    int num_steps = 0;  // of the denoising loop: more than those with Heun's method
     double guidance_scale = 0, guidance_scale_2 = 0;
     std::optional<double> boundary_ratio;  // unset: one expert does all steps
     std::string negative_prompt;

@@ -237,6 +237,8 @@ std::string settings_json(const ResolvedRequest& request, const Engine& engine) 
         json["guidance_scale_2"] = request.guidance_scale_2;
     }
     if (request.request.flow_shift) json["flow_shift"] = *request.request.flow_shift;
+    if (request.request.sigma_schedule) json["sigma_schedule"] = *request.request.sigma_schedule;
+    if (request.request.sigmas) json["sigmas"] = *request.request.sigmas;
     if (request.request.num_outputs > 1) json["num_outputs"] = request.request.num_outputs;
     if (!engine.adapters().empty()) {
         json["lora_mode"] = engine.lora_mode();

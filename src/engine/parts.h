@@ -6,6 +6,7 @@
 #pragma once
 
 #include "denoise/dit.h"
+#include "denoise/scheduler.h"
 #include "engine/engine.h"
 #include "text/tokenizer.h"
 #include "text/umt5.h"
@@ -51,6 +52,9 @@ std::unique_ptr<Part<Layers>> open_part(const char* component, ComponentKind kin
 
 // ModelFolder::tokenizer: files of a tokenizer, or a file of weights that carries one.
 Tokenizer open_tokenizer(const std::filesystem::path& path);
+// The scheduler of a run, its time steps set. config: scheduler_config.json
+std::unique_ptr<Scheduler> scheduler_of(const nlohmann::json& config, const Request& request,
+                                        int num_inference_steps);
 
 struct Engine::Parts {
     ModelFolder model;

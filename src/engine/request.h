@@ -42,6 +42,9 @@ struct Request {
     std::optional<double> boundary_ratio;
     std::string scheduler = "auto";
     std::optional<double> flow_shift;
+    std::optional<std::string> sigma_schedule;  // simple, beta, karras or exponential
+    // Noise levels of the steps as they are, from high to low; they also say how many steps run.
+    std::optional<std::vector<double>> sigmas;
 
     std::optional<std::uint64_t> seed;  // unset: drawn, reported and stored
     int num_outputs = 1;

@@ -2,7 +2,7 @@
 // sense refused.
 #include "base/error.h"
 #include "base/error_context.h"
-#include "denoise/scheduler.h"
+#include "denoise/sigmas.h"
 #include "engine/known_models.h"
 #include "engine/parts.h"
 #include "text/clean.h"
@@ -98,7 +98,23 @@ std::uint64_t random_seed() {
     return device();  // 32 bits: short enough to type
 }
 
+int steps_of(const Request& request, const Defaults& defaults) {
+    const int otherwise = request.sigmas ? static_cast<int>(checked_sigmas(*request.sigmas).size())
+                                         : defaults.num_inference_steps;
+    return request.num_inference_steps.value_or(otherwise);
+}
+
 }  // namespace
+
+std::unique_ptr<Scheduler> scheduler_of(const nlohmann::json& config, const Request& request,
+                                        int num_inference_steps) {
+    auto scheduler = make_scheduler(config, {.name = request.scheduler,
+                                             .flow_shift = request.flow_shift,
+                                             .sigma_schedule = request.sigma_schedule,
+                                             .sigmas = request.sigmas});
+    scheduler->set_timesteps(num_inference_steps);
+    return scheduler;
+}
 
 ResolvedRequest Engine::resolve(const Request& request) const {
     const ModelFolder& model = parts_->model;
@@ -126,8 +142,7 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     resolved.fps = request.fps.value_or(defaults.fps);
     ZT_CHECK(std::isfinite(resolved.fps) && resolved.fps > 0 && resolved.fps <= 1000, bad_request,
              "--fps is {}: accepted are numbers above 0, up to 1000", resolved.fps);
-    resolved.num_inference_steps =
-        request.num_inference_steps.value_or(defaults.num_inference_steps);
+    resolved.num_inference_steps = steps_of(request, defaults);
     ZT_CHECK(resolved.num_inference_steps >= 1 && resolved.num_inference_steps <= kMostSteps,
              bad_request, "--num-inference-steps is {}: accepted are 1 to {}",
              resolved.num_inference_steps, kMostSteps);
@@ -159,8 +174,8 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     resolved.negative_prompt = request.negative_prompt.value_or(defaults.negative_prompt);
     resolved.seed = request.seed ? *request.seed : random_seed();
     // Refuses unknown names and settings before anything runs.
-    make_scheduler(model.scheduler, {.name = request.scheduler, .flow_shift = request.flow_shift})
-        ->set_timesteps(resolved.num_inference_steps);
+    const auto scheduler = scheduler_of(model.scheduler, request, resolved.num_inference_steps);
+    resolved.num_steps = static_cast<int>(scheduler->timesteps().size());
     if (!request.latents.empty()) draw_noise(resolved);  // refuses a file that does not fit
     return resolved;
 }
