@@ -9,6 +9,8 @@ find_package(GTest 1.12 REQUIRED)
 pkg_check_modules(FFMPEG REQUIRED IMPORTED_TARGET
     libavcodec>=59.37 libavformat>=59.27 libavutil>=57.28 libswscale>=6.7)
 pkg_check_modules(PICTURES REQUIRED IMPORTED_TARGET libpng>=1.6.37 libjpeg>=2.1 libwebp>=1.2 libwebpdemux>=1.2)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl>=7.85)
+pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET libcrypto>=3.0)
 pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc>=72 icu-i18n>=72)
 
 # LibTorch out of a Python wheel. find_package(Torch) is not used: its CUDA variant demands the whole CUDA toolkit,

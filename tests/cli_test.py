@@ -24,11 +24,11 @@ SECONDS = 120  # a run takes well under one; machines are busy
 ADAPTER = SOURCE / "tests/golden/adapters/diffusers.safetensors"
 BASE = {"--model-path": MODEL, "--prompt": "a red circle", "--height": 32, "--width": 32, "--num-frames": 5,
         "--num-inference-steps": 2, "--threads": 1, "--dtype": "fp32", "--seed": 7}  # fmt: skip
-SWITCHES = {"--pull", "--enable-cfg-parallel", "--use-fsdp-inference", "--vae-parallel",
+SWITCHES = {"--enable-cfg-parallel", "--use-fsdp-inference", "--vae-parallel",
             "--dit-layerwise-offload", "--cache-taylorseer", "--color-match", "--resume", "--retarget"}  # fmt: skip
 # A value of each flag that is not built, which the flag's own type takes.
 NOT_BUILT = {
-    "--pull": None, "--image": "x.png", "--last-image": "x.png",
+    "--image": "x.png", "--last-image": "x.png",
     "--reference-image": "x.png", "--video": "x.mp4", "--mask-video": "x.mp4", "--pose-video": "x.mp4",
     "--face-video": "x.mp4", "--background-video": "x.mp4", "--strength": "0.5", "--conditioning-scale": "1",
     "--num-gpus": "4",
@@ -46,7 +46,8 @@ NOT_BUILT = {
 }  # fmt: skip
 BUILT = [
     "--config", "--model-path", "--vae-path", "--text-encoder-path", "--tokenizer-path", "--transformer-path",
-    "--transformer-2-path", "--image-encoder-path", "--task", "--prompt", "--negative-prompt", "--prompt-file", "--height", "--width",
+    "--transformer-2-path", "--image-encoder-path", "--pull", "--task", "--prompt", "--negative-prompt",
+    "--prompt-file", "--height", "--width",
     "--num-frames", "--fps", "--num-inference-steps", "--guidance-scale", "--guidance-scale-2",
     "--boundary-ratio", "--scheduler", "--flow-shift", "--sigma-schedule", "--sigmas", "--seed", "--num-outputs",
     "--latents", "--lora-path", "--lora-registry", "--lora-mode", "--lora-allow-unmatched", "--dtype",
@@ -153,7 +154,7 @@ class Commands(CommandLine):
         self.assertLessEqual(max(map(len, out.splitlines())), 100)
 
     def test_help_of_the_others(self):
-        for words in (["--help"], ["-h"], ["inspect", "--help"], ["bench", "--help"], ["bench", "model", "--help"],
+        for words in (["--help"], ["-h"], ["inspect", "--help"], ["pull", "--help"], ["bench", "--help"], ["bench", "model", "--help"],
                       ["bench", "kernels", "--help"]):
             out, err = self.call(*words)
             self.assertIn("zoetrope", out)
@@ -162,7 +163,7 @@ class Commands(CommandLine):
     def test_commands_that_are_not_there(self):
         self.refused(names=["generate", "inspect", "bench", "--help"])
         self.refused("generat", names=["'generat'", "did you mean generate?"])
-        for command in ("preprocess", "plan", "serve", "convert", "pull", "verify"):
+        for command in ("preprocess", "plan", "serve", "convert", "verify"):
             self.refused(command, "x", names=[command, "not built yet"])
         for what in ("serving", "quality"):
             self.refused("bench", what, names=[what, "not built yet"])
@@ -297,7 +298,7 @@ class Adapters(CommandLine):
 class BrokenModels(CommandLine):
     def test_models_that_are_not_there(self):
         self.refuses({"--model-path": "no/such/folder"}, "--model-path", "'no/such/folder'")
-        self.refuses({"--model-path": "Wan-AI/Nothing"}, "'Wan-AI/Nothing'", ".hub", "hf download Wan-AI/Nothing")
+        self.refuses({"--model-path": "Wan-AI/Nothing"}, "'Wan-AI/Nothing'", ".hub", "zoetrope pull Wan-AI/Nothing")
         self.refuses({"--model-path": self.folder}, "model_index.json")
         self.refuses({"--model-path": MODEL / "vae/config.json"}, "config.json", "single file")
         self.refuses({"--vae-path": "nowhere"}, "--vae-path", "'nowhere'")

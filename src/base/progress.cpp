@@ -6,6 +6,7 @@ namespace zoetrope {
 
 std::string_view name_of(Stage stage) {
     switch (stage) {
+        case Stage::download: return "download";
         case Stage::load: return "load";
         case Stage::encode_text: return "encode_text";
         case Stage::encode_image: return "encode_image";

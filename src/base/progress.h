@@ -12,9 +12,9 @@
 
 namespace zoetrope {
 
-enum class Stage { load, encode_text, encode_image, preprocess, denoise, decode, write };
+enum class Stage { download, load, encode_text, encode_image, preprocess, denoise, decode, write };
 
-// "load", "encode_text", ... as the report's keys have them.
+// "download", "load", "encode_text", ... as the report's keys have them.
 std::string_view name_of(Stage stage);
 
 struct Progress {

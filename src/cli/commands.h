@@ -4,6 +4,7 @@
 
 #include "base/progress.h"
 #include "cli/flags.h"
+#include "net/pull.h"
 
 #include <span>
 #include <stop_token>
@@ -12,8 +13,12 @@ namespace zoetrope::cli {
 
 std::span<const Flag> generate_flags();
 
+// zoetrope::pull with a bar on stderr.
+PullResult pull_with_progress(const PullOptions& options, std::stop_token stop);
+
 int generate(Words words, std::stop_token stop);
 int inspect(Words words);
+int pull(Words words, std::stop_token stop);
 int bench(Words words, std::stop_token stop);
 
 }  // namespace zoetrope::cli

@@ -7,6 +7,7 @@
 #include "cli/progress_bar.h"
 #include "engine/engine.h"
 #include "engine/output.h"
+#include "net/hub_cache.h"
 
 #include <nlohmann/json.hpp>
 
@@ -105,6 +106,14 @@ std::optional<std::vector<double>> numbers_of(const Arguments& arguments, std::s
     }
 }
 
+// --pull: brings the repository that --model-path names.
+void pull_model(const Arguments& arguments, std::stop_token stop) {
+    const std::string name = arguments.text("--model-path").value_or("");
+    if (!arguments.on("--pull") || std::filesystem::exists(name)) return;
+    if (!is_repository_name(name) || !find_snapshot(name).empty()) return;
+    pull_with_progress({.repository = name}, stop);
+}
+
 Request request_of(const Arguments& arguments) {
     Request request;
     if (const auto task = arguments.text("--task")) request.task = parse_task(*task);
@@ -190,6 +199,7 @@ int generate(Words words, std::stop_token stop) {
     if (report_path) check_report_path(*report_path);
     const Request wanted = request_of(*arguments);
     const EngineOptions options = options_of(*arguments);
+    pull_model(*arguments, stop);
     Engine engine(ModelFolder::open(paths_of(*arguments)), options);
     const ResolvedRequest request = engine.resolve(wanted);
     Output output({.path = arguments->text("--output-path").value_or("outputs"),

@@ -26,19 +26,20 @@ constexpr std::string_view kUsage = R"(zoetrope: the Wan video models, quickly a
   zoetrope generate --prompt "..."   make a video
   zoetrope inspect PATH              say what a model, a weights file or an output holds
   zoetrope bench model --shape NAME  measure this machine on a model's real shape
+  zoetrope pull NAME                 download a model repository
   zoetrope --version                 version, LibTorch, instruction sets, devices
 
 Each takes --help.
 )";
 
 // Subcommands of the command line's contract that are not built yet.
-constexpr std::string_view kNotBuilt[] = {"preprocess", "plan", "serve",
-                                          "convert",    "pull", "verify"};
+constexpr std::string_view kNotBuilt[] = {"preprocess", "plan", "serve", "convert", "verify"};
 
 int run(Words words, std::stop_token stop) {
-    constexpr std::string_view kNames[] = {"generate", "inspect", "bench", "--version", "--help"};
+    constexpr std::string_view kNames[] = {"generate", "inspect",   "bench",
+                                           "pull",     "--version", "--help"};
     ZT_CHECK(!words.empty(), bad_request,
-             "a command is wanted: generate, inspect or bench (zoetrope --help says more)");
+             "a command is wanted: generate, inspect, bench or pull (zoetrope --help says more)");
     const std::string_view command = words[0];
     if (command == "--help" || command == "-h" || command == "help") {
         std::cout << kUsage;
@@ -51,13 +52,15 @@ int run(Words words, std::stop_token stop) {
     }
     if (command == "generate") return generate(rest, stop);
     if (command == "inspect") return inspect(rest);
+    if (command == "pull") return pull(rest, stop);
     if (command == "bench") return bench(rest, stop);
     for (const std::string_view name : kNotBuilt) {
         ZT_CHECK(command != name, unsupported,
-                 "zoetrope {} is not built yet; generate, inspect and bench run today", name);
+                 "zoetrope {} is not built yet; generate, inspect, bench and pull run today", name);
     }
     fail(ErrorKind::bad_request,
-         "'{}' is no command of zoetrope: accepted are generate, inspect, bench and --version{}",
+         "'{}' is no command of zoetrope: accepted are generate, inspect, bench, pull and "
+         "--version{}",
          command, did_you_mean(kNames, command));
 }
 

@@ -21,6 +21,7 @@ constexpr double kQuietSeconds = 60;  // between lines where there is no termina
 // What a stage counts.
 std::string_view unit_of(Stage stage) {
     switch (stage) {
+        case Stage::download: return "MiB";
         case Stage::encode_text: return "prompt";
         case Stage::denoise: return "step";
         case Stage::decode: return "chunk";
@@ -30,6 +31,9 @@ std::string_view unit_of(Stage stage) {
 
 std::string pace_of(const Progress& progress) {
     if (progress.step == 0 || progress.seconds <= 0) return "";
+    if (progress.stage == Stage::download) {
+        return fmt::format("{:.1f} MiB/s", progress.step / progress.seconds);
+    }
     const double seconds = progress.seconds / progress.step;
     const std::string_view unit = unit_of(progress.stage);
     return seconds < 1 ? fmt::format("{:.0f}ms/{}", 1000 * seconds, unit)
@@ -70,7 +74,8 @@ void ProgressBar::show(const Progress& progress) {
         std::fputs(fmt::format("\r\x1b[K{}{}", line, done ? "\n" : "").c_str(), stderr);
         line_open_ = !done;
     } else if (done) {
-        const std::string_view plural = progress.steps == 1 ? "" : "s";
+        const bool counted = progress.steps != 1 && progress.stage != Stage::download;
+        const std::string_view plural = counted ? "s" : "";
         std::fputs(fmt::format("{}: {} {}{} in {}, {}\n", name_of(progress.stage), progress.steps,
                                unit_of(progress.stage), plural, format_seconds(progress.seconds),
                                pace_of(progress))

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "engine/model_folder.h"
+#include "net/hub_cache.h"
 
 #include <algorithm>
 #include <charconv>
@@ -304,7 +305,7 @@ private:
         const bool is_name = slash != std::string::npos && slash > 0 && slash + 1 < text.size() &&
                              text.front() != '.' && text.front() != '~';
         if (is_name) {
-            const fs::path snapshot = find_in_hub_cache(repository);
+            const fs::path snapshot = find_snapshot(repository);
             if (!snapshot.empty() && second == std::string::npos) return file_in(snapshot, text);
             const fs::path file =
                 snapshot.empty() ? fs::path() : snapshot / text.substr(second + 1);

@@ -70,10 +70,6 @@ struct ModelFolder {
     static ModelFolder open(const ModelPaths& paths);
 };
 
-// The snapshot of a repository ("org/name") in the local Hugging Face cache; empty where it is not
-// there.
-std::filesystem::path find_in_hub_cache(const std::string& repository);
-
 // Where the embedded models lie: ZOETROPE_MODELS, else models/ beside the program or above it.
 // Errors: not_found.
 std::filesystem::path embedded_models_folder();

@@ -2,11 +2,11 @@
 #include "base/error.h"
 #include "engine/model_json.h"
 #include "engine/model_search.h"
+#include "net/hub_cache.h"
 
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <fstream>
 
 namespace zoetrope {
 namespace {
@@ -20,48 +20,17 @@ std::string environment(const char* name) {
     return value == nullptr ? "" : value;
 }
 
-// Where huggingface_hub keeps downloaded repositories.
-fs::path hub_cache() {
-    if (const auto cache = environment("HF_HUB_CACHE"); !cache.empty()) return cache;
-    if (const auto home = environment("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
-    if (const auto cache = environment("XDG_CACHE_HOME"); !cache.empty())
-        return fs::path(cache) / "huggingface" / "hub";
-    return fs::path(environment("HOME")) / ".cache" / "huggingface" / "hub";
-}
-
-bool is_repository_name(const std::string& text) {
-    const auto slash = text.find('/');
-    return slash != std::string::npos && slash > 0 && slash + 1 < text.size() &&
-           text.find('/', slash + 1) == std::string::npos && text.front() != '.' &&
-           text.front() != '~';
-}
-
 }  // namespace
-
-// models--org--name/refs/main names the snapshot.
-std::filesystem::path find_in_hub_cache(const std::string& repository) {
-    std::string folder = "models--" + repository;
-    folder.replace(folder.find('/'), 1, "--");
-    const fs::path place = hub_cache() / folder;
-    std::string revision;
-    if (std::ifstream(place / "refs" / "main") >> revision) {
-        const fs::path snapshot = place / "snapshots" / revision;
-        if (fs::is_directory(snapshot)) return snapshot;
-    }
-    return {};
-}
 
 fs::path find_root(const std::string& model, std::string_view asked_by) {
     if (model.empty()) return embedded_models_folder() / kEmbeddedTextToVideo;
     if (fs::exists(model)) return model;
     if (is_repository_name(model)) {
-        if (const fs::path found = find_in_hub_cache(model); !found.empty()) return found;
-        fail(
-            ErrorKind::not_found,
-            "{} is '{}': there is no such folder, and no such repository in the Hugging Face cache "
-            "{}; download it there with `hf download {}` (downloading by this program is not "
-            "built yet)",
-            asked_by, model, hub_cache().string(), model);
+        if (const fs::path found = find_snapshot(model); !found.empty()) return found;
+        fail(ErrorKind::not_found,
+             "{} is '{}': there is no such folder, and no such repository in the Hugging Face "
+             "cache {}; `zoetrope pull {}` downloads it there, and so does --pull",
+             asked_by, model, hub_cache_folder().string(), model);
     }
     fail(ErrorKind::not_found, "{} is '{}': there is no such folder or file", asked_by, model);
 }
