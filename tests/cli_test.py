@@ -154,8 +154,8 @@ class Commands(CommandLine):
         self.assertLessEqual(max(map(len, out.splitlines())), 100)
 
     def test_help_of_the_others(self):
-        for words in (["--help"], ["-h"], ["inspect", "--help"], ["pull", "--help"], ["bench", "--help"], ["bench", "model", "--help"],
-                      ["bench", "kernels", "--help"]):
+        for words in (["--help"], ["-h"], ["plan", "--help"], ["inspect", "--help"], ["pull", "--help"],
+                      ["bench", "--help"], ["bench", "model", "--help"], ["bench", "kernels", "--help"]):
             out, err = self.call(*words)
             self.assertIn("zoetrope", out)
             self.assertEqual(err, "")
@@ -163,7 +163,7 @@ class Commands(CommandLine):
     def test_commands_that_are_not_there(self):
         self.refused(names=["generate", "inspect", "bench", "--help"])
         self.refused("generat", names=["'generat'", "did you mean generate?"])
-        for command in ("preprocess", "plan", "serve", "convert", "verify"):
+        for command in ("preprocess", "serve", "convert", "verify"):
             self.refused(command, "x", names=[command, "not built yet"])
         for what in ("serving", "quality"):
             self.refused("bench", what, names=[what, "not built yet"])
@@ -182,6 +182,133 @@ class Commands(CommandLine):
         process.stderr.close()
         self.assertEqual(process.wait(timeout=SECONDS), 0)
         self.assertIn("outputs/a_red_circle-7.mp4", self.files())
+
+
+class Plan(CommandLine):
+    def plan(self, *words):
+        """-> (the JSON, stderr)."""
+        out, err = self.call("plan", "--json", *words)
+        return json.loads(out), err
+
+    def animate(self, frames, policy, *more):
+        return self.plan("--task", "animate", "--num-frames", frames, "--segment-policy", policy, *more)[0]
+
+    def test_published_numbers(self):
+        for frames, policy, length, generated in [
+            (308, "vanilla", 77, 381), (308, "auto_lim", 97, 289), (308, "auto_lim", 153, 305), (60, "vanilla", 77, 77),
+            (60, "auto_lim", 57, 57), (60, "auto_lim", 29, 57), (308, "vanilla", 99, 385), (308, "vanilla", 102, 401),
+        ]:  # fmt: skip
+            found = self.animate(frames, policy, "--segment-length", length)
+            self.assertEqual(found["generated_frames"], generated, (frames, policy, length))
+        for frames, generated in [(308, 309), (60, 61)]:
+            found = self.animate(frames, "exact")
+            self.assertEqual(found["generated_frames"], generated)
+            self.assertEqual((found["padded_frames"], found["dropped_frames"]), (1, 0))
+        self.assertEqual(self.animate(60, "auto_lim")["generated_frames"], 57)
+
+    def test_keys(self):
+        found = self.animate(308, "exact", "--segment-max-length", 77, "--segment-overlap", 5, "--num-gpus", 2)
+        self.assertEqual(found["policy"], "exact")
+        self.assertEqual(found["assumed_model"], "wan2.2-animate-14b")
+        self.assertEqual((found["width"], found["height"]), (1280, 720))
+        end = 0
+        for segment in found["segments"]:
+            self.assertEqual(segment["start"], end - segment["carried_frames"])
+            self.assertEqual(segment["length"] % 4, 1)
+            self.assertLessEqual(segment["length"], 77)
+            end = segment["start"] + segment["length"]
+        self.assertEqual(found["generated_frames"], end)
+        self.assertEqual(found["denoised_frames"], sum(segment["length"] for segment in found["segments"]))
+        seconds = sum(segment["predicted_seconds"] for segment in found["segments"])
+        self.assertAlmostEqual(found["predicted_seconds"], seconds, places=6)
+        self.assertEqual(list(found["predicted_peak_bytes"]), ["reference:0", "reference:1"])
+        self.assertIn("not measured", found["cost_source"])
+        self.assertIn("36 cores", found["simulated_preprocess_seconds"])
+
+    def test_policies_by_default(self):
+        def policy(*words):
+            return self.plan("--num-frames", 200, *words)[0]["policy"]
+
+        self.assertEqual(policy("--task", "animate"), "exact")
+        self.assertEqual(policy("--task", "animate", "--segment-length", 41), "vanilla")
+        self.assertEqual(policy("--task", "t2v"), "off")
+        self.assertEqual(policy("--task", "i2v", "--segment-length", 41), "vanilla")
+
+    def test_windows_of_middle_length_are_the_best(self):
+        for gpu in ("reference", "h200", "mi300x"):
+            seconds = [self.animate(160, "vanilla", "--segment-length", length, "--gpu", gpu)["predicted_seconds"]
+                       for length in (77, 41, 21)]  # fmt: skip
+            self.assertLess(seconds[1], min(seconds[0], seconds[2]), gpu)
+
+    def test_memory_limits_the_length(self):
+        wide = self.animate(308, "exact", "--max-memory", "200GB")
+        narrow = self.animate(308, "exact", "--max-memory", "35GiB")
+        longest = [max(segment["length"] for segment in found["segments"]) for found in (wide, narrow)]
+        self.assertLess(longest[1], longest[0])
+        for found, limit in ((wide, 200 << 30), (narrow, 35 << 30)):
+            self.assertLessEqual(max(found["predicted_peak_bytes"].values()), limit)
+        self.refused("plan", "--num-frames", 308, "--max-memory", "1GiB", names=["--quantization int8"])
+        self.refused("plan", "--num-frames", 308, "--gpu", "rtx4090", names=["--use-fsdp-inference"])
+
+    def test_scene_cuts(self):
+        found, err = self.plan("--num-frames", 200, "--scene-cuts", "70,150")
+        borders = [segment["start"] + segment["carried_frames"] for segment in found["segments"]]
+        for cut in (70, 150):
+            self.assertLessEqual(min(abs(border - cut) for border in borders), 2)
+        self.assertEqual(err, "")
+        found, _ = self.plan("--num-frames", 200, "--scene-cuts", "70,150", "--cut-policy", "restart")
+        self.assertEqual(sum(segment["restart"] for segment in found["segments"]), 2)
+        self.assertEqual(found["generated_frames"] - found["padded_frames"], 200)
+
+    def test_a_model_on_disk(self):
+        found, _ = self.plan("--model-path", MODEL, "--num-frames", 17, "--height", 32, "--width", 32)
+        self.assertIsNone(found["assumed_model"])
+        self.assertEqual(found["task"], "t2v")
+        self.assertEqual(found["segments"][0]["length"], 17)
+
+    def test_a_stored_calibration(self):
+        self.environment["XDG_CACHE_HOME"] = str(self.folder / "cache")
+        words = ("--num-frames", 100, "--device", "cpu", "--threads", 2, "--max-memory", "100GiB")
+        self.assertIn("default", self.plan(*words)[0]["cost_source"])
+        file = self.folder / "cache/zoetrope/cost/cpu__2_threads-bf16-1.json"
+        file.parent.mkdir(parents=True)
+        seconds = {"per_attention_tflop": 0, "per_linear_tflop": 0, "per_vae_megapixel": 0,
+                   "per_segment_shared": 0, "per_segment": 2.5}  # fmt: skip
+        file.write_text(json.dumps({"format": 1, "device": "cpu, 2 threads", "precision": "bf16", "ranks": 1,
+                                    "seconds": seconds, "samples": []}))  # fmt: skip
+        found, _ = self.plan(*words)
+        self.assertIn("a calibration", found["cost_source"])
+        self.assertEqual(found["predicted_seconds"], 2.5 * len(found["segments"]))
+        file.write_text("{}")
+        found, err = self.plan(*words)
+        self.assertIn("is not a calibration", err)
+        self.assertIn("default", found["cost_source"])
+
+    def test_text(self):
+        out, err = self.call("plan", "--task", "animate", "--num-frames", 308, "--segment-length", 99)
+        self.assertIn("308 frames -> 385 generated in 4 segments (vanilla)", out)
+        self.assertRegex(out, r"(?m)^\|=+97=+\|.*\|$")
+        self.assertIn("97 is taken", err)
+        self.assertLessEqual(max(map(len, self.call("plan", "--help")[0].splitlines())), 100)
+
+    def test_refusals(self):
+        for words, *names in [
+            ([], "--num-frames is missing"), (["--num-frames", 0], "1 to 131072"),
+            (["--num-frames", 60, "--segment-policy", "best"], "vanilla", "exact"),
+            (["--num-frames", 60, "--segment-overlap", 3], "1, 5, 9"),
+            (["--num-frames", 60, "--segment-max-length", 8, "--segment-overlap", 5], "9 frames or more"),
+            (["--num-frames", 60, "--segment-max-length", 3], "5 frames or more"),
+            (["--num-frames", 60, "--segment-length", 77, "--segment-max-length", 41], "--segment-max-length 41"),
+            (["--num-frames", 60, "--gpu", "voodoo2"], "voodoo2", "h200"),
+            (["--num-frames", 60, "--gpu", "h200", "--device", "cpu"], "--device cpu"),
+            (["--num-frames", 60, "--scene-cuts", "1,x"], "1,x"), (["--num-frames", 60, "--scene-cuts", "60"], "1 to 59"),
+            (["--num-frames", 60, "--ulysses-degree", 3], "40 heads"),
+            (["--num-frames", 60, "--enable-cfg-parallel"], "--guidance-scale"),
+            (["--num-frames", 60, "--num-gpus", 3, "--sp-degree", 2], "--num-gpus is 3"),
+            (["--num-frames", 60, "--task", "dance"], "dance"), (["--num-frames", 60, "--dtype", "int4"], "int4"),
+            (["--num-frames", 60, "--model-path", "nowhere"], "nowhere"),
+        ]:  # fmt: skip
+            self.refused("plan", *words, names=names)
 
 
 class BadFlags(CommandLine):

@@ -17,6 +17,7 @@ std::span<const Flag> generate_flags();
 PullResult pull_with_progress(const PullOptions& options, std::stop_token stop);
 
 int generate(Words words, std::stop_token stop);
+int plan(Words words);
 int inspect(Words words);
 int pull(Words words, std::stop_token stop);
 int bench(Words words, std::stop_token stop);

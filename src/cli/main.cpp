@@ -12,6 +12,7 @@
 #include <iostream>
 #include <new>
 #include <thread>
+#include <vector>
 
 #include <pthread.h>
 #include <unistd.h>
@@ -21,47 +22,59 @@ namespace {
 
 constexpr int kInterrupted = 130;  // 128 + SIGINT, as shells have it
 
-constexpr std::string_view kUsage = R"(zoetrope: the Wan video models, quickly and on any machine
+struct Subcommand {
+    std::string_view name;
+    std::string_view usage;
+    std::string_view summary;
+    int (*run)(Words words, std::stop_token stop);
+};
 
-  zoetrope generate --prompt "..."   make a video
-  zoetrope inspect PATH              say what a model, a weights file or an output holds
-  zoetrope bench model --shape NAME  measure this machine on a model's real shape
-  zoetrope pull NAME                 download a model repository
-  zoetrope --version                 version, LibTorch, instruction sets, devices
+constexpr Subcommand kCommands[] = {
+    {"generate", "generate --prompt \"...\"", "make a video", generate},
+    {"plan", "plan --num-frames N", "say how it would be cut, its time and memory",
+     [](Words words, std::stop_token) { return plan(words); }},
+    {"inspect", "inspect PATH", "say what a model, a weights file or an output holds",
+     [](Words words, std::stop_token) { return inspect(words); }},
+    {"pull", "pull NAME", "download a model repository", pull},
+    {"bench", "bench model --shape NAME", "measure this machine on a model's real shape", bench},
+};
+// Of the command line's contract, not built yet.
+constexpr std::string_view kNotBuilt[] = {"preprocess", "serve", "convert", "verify"};
 
-Each takes --help.
-)";
-
-// Subcommands of the command line's contract that are not built yet.
-constexpr std::string_view kNotBuilt[] = {"preprocess", "plan", "serve", "convert", "verify"};
+std::string usage_text() {
+    std::string text = "zoetrope: the Wan video models, quickly and on any machine\n\n";
+    for (const Subcommand& command : kCommands)
+        text += fmt::format("  zoetrope {:<27}{}\n", command.usage, command.summary);
+    text += fmt::format("  zoetrope {:<27}{}\n\nEach takes --help.\n", "--version",
+                        "version, LibTorch, instruction sets, devices");
+    return text;
+}
 
 int run(Words words, std::stop_token stop) {
-    constexpr std::string_view kNames[] = {"generate", "inspect",   "bench",
-                                           "pull",     "--version", "--help"};
+    std::vector<std::string_view> names;
+    for (const Subcommand& command : kCommands) names.push_back(command.name);
+    const std::string accepted = fmt::format("{}", fmt::join(names, ", "));
     ZT_CHECK(!words.empty(), bad_request,
-             "a command is wanted: generate, inspect, bench or pull (zoetrope --help says more)");
-    const std::string_view command = words[0];
-    if (command == "--help" || command == "-h" || command == "help") {
-        std::cout << kUsage;
+             "a command is wanted: one of {} (zoetrope --help says more)", accepted);
+    const std::string_view wanted = words[0];
+    if (wanted == "--help" || wanted == "-h" || wanted == "help") {
+        std::cout << usage_text();
         return 0;
     }
-    const Words rest = words.subspan(1);
-    if (command == "--version") {
+    if (wanted == "--version") {
         std::cout << version_text();
         return 0;
     }
-    if (command == "generate") return generate(rest, stop);
-    if (command == "inspect") return inspect(rest);
-    if (command == "pull") return pull(rest, stop);
-    if (command == "bench") return bench(rest, stop);
-    for (const std::string_view name : kNotBuilt) {
-        ZT_CHECK(command != name, unsupported,
-                 "zoetrope {} is not built yet; generate, inspect, bench and pull run today", name);
+    for (const Subcommand& command : kCommands) {
+        if (command.name == wanted) return command.run(words.subspan(1), stop);
     }
-    fail(ErrorKind::bad_request,
-         "'{}' is no command of zoetrope: accepted are generate, inspect, bench, pull and "
-         "--version{}",
-         command, did_you_mean(kNames, command));
+    for (const std::string_view name : kNotBuilt) {
+        ZT_CHECK(wanted != name, unsupported, "zoetrope {} is not built yet: {} run today", name,
+                 accepted);
+    }
+    names.insert(names.end(), {"--version", "--help"});
+    fail(ErrorKind::bad_request, "'{}' is no command of zoetrope: accepted are {} and --version{}",
+         wanted, accepted, did_you_mean(names, wanted));
 }
 
 int exit_code_of(ErrorKind kind) {
