@@ -5,6 +5,7 @@ PYTHON        ?= python3
 TORCH_VERSION ?= 2.13.0
 TORCH_INDEX   ?=
 TORCH_DIR     ?=
+PREPROCESS    ?= on
 JOBS          ?= $(shell nproc)
 DEMO_PROMPT   ?= a red circle moving right on a beige background
 
@@ -19,9 +20,10 @@ export ZT_TORCH_DIR := $(if $(TORCH_DIR),$(abspath $(TORCH_DIR)),$(CURDIR)/$(VEN
 all: configure  ## build the program: build/zoetrope
 	@cmake --build $(BUILD) -j $(JOBS) --target zoetrope
 
-setup:  ## install what is missing: packages (apt), LibTorch (pip)
+setup:  ## install what is missing: packages (apt), LibTorch and OpenVINO (pip)
 	@tools/setup.sh packages
 	@$(if $(TORCH_DIR),,tools/setup.sh torch)
+	@$(if $(filter off,$(PREPROCESS)),,VENV=.venv tools/setup.sh preprocess)
 
 configure: setup
 	@cmake --preset $(PRESET) >/dev/null

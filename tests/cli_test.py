@@ -163,7 +163,7 @@ class Commands(CommandLine):
     def test_commands_that_are_not_there(self):
         self.refused(names=["generate", "inspect", "bench", "--help"])
         self.refused("generat", names=["'generat'", "did you mean generate?"])
-        for command in ("preprocess", "serve", "convert", "verify"):
+        for command in ("serve", "convert", "verify"):
             self.refused(command, "x", names=[command, "not built yet"])
         for what in ("serving", "quality"):
             self.refused("bench", what, names=[what, "not built yet"])

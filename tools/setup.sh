@@ -3,6 +3,8 @@
 #
 #   tools/setup.sh packages   the distribution's packages (tools/packages.txt), with apt-get
 #   tools/setup.sh torch      LibTorch: a PyTorch wheel in the environment $VENV; $VENV/torch leads to its folder
+#   tools/setup.sh preprocess OpenVINO and the pose networks, out of two wheels, in $VENV/openvino and $VENV/mediapipe.
+#                             Where they cannot be had, the build goes on without `zoetrope preprocess`.
 #
 # Variables: PYTHON (python3), VENV (.venv), TORCH_VERSION (2.13.0), TORCH_INDEX (pip's own configuration), CXX (g++).
 set -euo pipefail
@@ -108,7 +110,42 @@ torch() {
     echo "$wanted" >"$stamp"
 }
 
+# unpack_wheel <name==version> <sha256> <target folder> <pattern>...: those members of the wheel, fetched by pip.
+unpack_wheel() {
+    local wheel=$1 sum=$2 target=$3 download="$VENV/download"
+    shift 3
+    [[ -x $VENV/bin/pip ]] || "$PYTHON" -m venv --clear "$VENV" || return
+    rm -rf "$download" "$target"
+    echo "setup: fetching $wheel"
+    # The Python tag only picks one wheel of several: what is taken from it holds no Python.
+    "$VENV/bin/pip" --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --implementation cp \
+        --python-version 3.11 --abi cp311 --platform manylinux_2_28_x86_64 --dest "$download" "$wheel" || return
+    "$PYTHON" tools/unpack_wheel.py "$sum" "$download"/*.whl "$target" "$@" || return
+    rm -rf "$download"
+}
+
+preprocess() {
+    local openvino=openvino==2026.4.1 mediapipe=mediapipe==0.10.21 stamp="$VENV/preprocess.stamp"
+    [[ $(uname -m) == x86_64 ]] || { echo "setup: no OpenVINO for $(uname -m): zoetrope preprocess is left out"; return; }
+    [[ -e $VENV/openvino/libs && -e $VENV/mediapipe && $(cat "$stamp" 2>/dev/null) == "$openvino $mediapipe" ]] && return
+    rm -f "$stamp"
+    # The CPU plugin and the readers of ONNX, TFLite and OpenVINO's own files; the wheel's others are left out.
+    if has_venv &&
+        unpack_wheel "$openvino" 2d22b1da03f7caf74df30e9f6417d0ab2f637e4a38e08e1dcd294d2c37407aaf \
+            "$VENV/openvino" 'openvino/include/*' 'openvino/libs/libopenvino.so*' 'openvino/libs/*intel_cpu_plugin*' \
+            'openvino/libs/*onnx_frontend*' 'openvino/libs/*lite_frontend*' 'openvino/libs/*ir_frontend*' \
+            'openvino/libs/libtbb*' 'openvino/libs/libhwloc*' '*.dist-info/licenses/LICENSE' '*third-party-programs.txt' &&
+        unpack_wheel "$mediapipe" 05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3 \
+            "$VENV/mediapipe" '*/pose_detection.tflite' '*/pose_landmark_full.tflite' '*/hand_recrop.tflite' \
+            '*/hand_landmark_full.tflite' '*/face_detection_short_range.tflite' '*/face_landmark.tflite' '*.dist-info/LICENSE'; then
+        echo "$openvino $mediapipe" >"$stamp"
+    else
+        echo "setup: OpenVINO or the pose networks could not be fetched: zoetrope preprocess is left out of the build"
+        rm -rf "$VENV/openvino" "$VENV/mediapipe" "$VENV/download"
+    fi
+}
+
 case ${1:-} in
-    packages | torch) "$1" ;;
-    *) stop "usage: tools/setup.sh packages|torch" ;;
+    packages | torch | preprocess) "$1" ;;
+    *) stop "usage: tools/setup.sh packages|torch|preprocess" ;;
 esac

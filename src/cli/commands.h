@@ -20,6 +20,7 @@ int generate(Words words, std::stop_token stop);
 int plan(Words words);
 int inspect(Words words);
 int pull(Words words, std::stop_token stop);
+int preprocess_clip(Words words, std::stop_token stop);
 int bench(Words words, std::stop_token stop);
 
 }  // namespace zoetrope::cli

@@ -33,13 +33,15 @@ constexpr Subcommand kCommands[] = {
     {"generate", "generate --prompt \"...\"", "make a video", generate},
     {"plan", "plan --num-frames N", "say how it would be cut, its time and memory",
      [](Words words, std::stop_token) { return plan(words); }},
+    {"preprocess", "preprocess --video CLIP", "make the videos that drive Wan-Animate",
+     preprocess_clip},
     {"inspect", "inspect PATH", "say what a model, a weights file or an output holds",
      [](Words words, std::stop_token) { return inspect(words); }},
     {"pull", "pull NAME", "download a model repository", pull},
     {"bench", "bench model --shape NAME", "measure this machine on a model's real shape", bench},
 };
 // Of the command line's contract, not built yet.
-constexpr std::string_view kNotBuilt[] = {"preprocess", "serve", "convert", "verify"};
+constexpr std::string_view kNotBuilt[] = {"serve", "convert", "verify"};
 
 std::string usage_text() {
     std::string text = "zoetrope: the Wan video models, quickly and on any machine\n\n";

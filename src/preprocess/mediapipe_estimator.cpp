@@ -1,0 +1,128 @@
+// People by MediaPipe's networks: body, then hands and face from the body's points.
+#include "base/error.h"
+#include "preprocess/estimator.h"
+#include "preprocess/mediapipe.h"
+#include "preprocess/picture.h"
+
+namespace zoetrope::preprocess {
+namespace {
+
+constexpr int kBodyStrides[] = {8, 16, 32, 32, 32};
+constexpr int kFaceStrides[] = {8, 16, 16, 16};
+constexpr std::size_t kBodyKeyPoints = 4;
+constexpr std::size_t kFaceKeyPoints = 6;
+constexpr float kLeastPresence = 0.5F;       // of a body, a hand, a face
+constexpr float kLeastWristScore = 0.1F;     // below, no hand is looked for
+constexpr float kSamePerson = 0.5F;          // overlap of two people's points
+constexpr float kPointCounts = 0.5F;         // score from which a point is part of a person's box
+constexpr float kLargestRegionShare = 4.0F;  // of the picture's longer side: no region is larger
+
+class MediaPipeEstimator : public PersonEstimator {
+public:
+    MediaPipeEstimator(const std::filesystem::path& folder, const EstimatorOptions& options)
+        : people_(folder / "pose_detection.tflite", kBodyStrides, kBodyKeyPoints, options.threads),
+          body_(folder / "pose_landmark_full.tflite", options.threads),
+          hand_regions_(folder / "hand_recrop.tflite", options.threads),
+          hands_(folder / "hand_landmark_full.tflite", kHandPoints,
+                 PointNetwork::Presence::probability, options.threads),
+          faces_(folder / "face_detection_short_range.tflite", kFaceStrides, kFaceKeyPoints,
+                 options.threads),
+          face_(folder / "face_landmark.tflite", kMediaPipeFacePoints,
+                PointNetwork::Presence::logit, options.threads),
+          masks_(options.masks) {}
+
+    std::vector<Person> find(const Frame& picture) const override {
+        std::vector<Person> people;
+        for (const Detection& detection : people_.find(picture, whole_picture(picture))) {
+            if (people.size() == kMostPeople) break;
+            const Region region = body_region(detection);
+            if (!usable(region, picture)) continue;
+            BodyPoints body = body_.find(picture, region, masks_);
+            if (!(body.presence > kLeastPresence)) continue;
+            Person person = person_of(body, detection.score);
+            const bool twice = std::any_of(people.begin(), people.end(), [&](const Person& other) {
+                return overlap_of(other.box, person.box) > kSamePerson;
+            });
+            if (twice) continue;
+            add_hands(picture, body, person);
+            add_face(picture, body, person);
+            person.mask = std::move(body.mask);
+            people.push_back(std::move(person));
+        }
+        std::stable_sort(people.begin(), people.end(), [](const Person& a, const Person& b) {
+            return a.box.area() > b.box.area();
+        });
+        return people;
+    }
+
+    std::vector<std::filesystem::path> files() const override {
+        return {people_.network().file(), body_.network().file(),  hand_regions_.network().file(),
+                hands_.network().file(),  faces_.network().file(), face_.network().file()};
+    }
+
+private:
+    static bool usable(const Region& region, const Frame& picture) {
+        const auto side = static_cast<float>(std::max(picture.width, picture.height));
+        return region.width >= 1 && region.width <= kLargestRegionShare * side;
+    }
+
+    static Person person_of(const BodyPoints& body, float score) {
+        Person person;
+        person.score = score;
+        for (std::size_t i = 0; i < kFirstFacePoint; ++i)
+            person.points[i] = body.points[kBodyFromMediaPipe[i]];
+        const auto box = box_around(person.points, kPointCounts);
+        if (box) person.box = *box;
+        return person;
+    }
+
+    void add_hands(const Frame& picture, const BodyPoints& body, Person& person) const {
+        struct Side {
+            std::size_t wrist, little_finger, index_finger, first_point;
+        };
+        for (const Side& side :
+             {Side{15, 17, 19, kFirstLeftHandPoint}, Side{16, 18, 20, kFirstRightHandPoint}}) {
+            const Point& wrist = body.points[side.wrist];
+            if (wrist.score < kLeastWristScore) continue;
+            const Region guess =
+                hand_region(wrist, body.points[side.little_finger], body.points[side.index_finger]);
+            if (!usable(guess, picture)) continue;
+            const Region region = hand_regions_.find(picture, guess);
+            if (!usable(region, picture)) continue;
+            const auto points = hands_.find(picture, region);
+            if (points.front().score < kLeastPresence) continue;
+            std::copy(points.begin(), points.end(),
+                      person.points.begin() + static_cast<std::ptrdiff_t>(side.first_point));
+        }
+    }
+
+    void add_face(const Frame& picture, const BodyPoints& body, Person& person) const {
+        const Region search = face_search_region(body.points);
+        if (!usable(search, picture)) return;
+        const auto found = faces_.find(picture, search);
+        if (found.empty()) return;
+        const Region region = face_region(found.front());
+        if (!usable(region, picture)) return;
+        const auto points = face_.find(picture, region);
+        if (points.front().score < kLeastPresence) return;
+        for (std::size_t i = 0; i < kFacePoints; ++i)
+            person.points[kFirstFacePoint + i] = points[kFaceFromMediaPipe[i]];
+    }
+
+    AnchorDetector people_;
+    BodyNetwork body_;
+    HandRegionNetwork hand_regions_;
+    PointNetwork hands_;
+    AnchorDetector faces_;
+    PointNetwork face_;
+    bool masks_;
+};
+
+}  // namespace
+
+std::unique_ptr<PersonEstimator> make_mediapipe_estimator(const std::filesystem::path& folder,
+                                                          const EstimatorOptions& options) {
+    return std::make_unique<MediaPipeEstimator>(folder, options);
+}
+
+}  // namespace zoetrope::preprocess

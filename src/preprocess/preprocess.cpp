@@ -1,0 +1,367 @@
+#include "preprocess/preprocess.h"
+
+#include "base/error.h"
+#include "media/reader.h"
+#include "media/writer.h"
+#include "preprocess/cache.h"
+#include "preprocess/estimator.h"
+#include "preprocess/face_box.h"
+#include "preprocess/frame_rate.h"
+#include "preprocess/picture.h"
+#include "preprocess/pose_drawing.h"
+#include "preprocess/retarget.h"
+
+#include <chrono>
+#include <deque>
+#include <optional>
+#include <utility>
+
+namespace zoetrope::preprocess {
+namespace fs = std::filesystem;
+namespace {
+
+// Changes with anything that changes results: kept ones of older programs are then not used.
+constexpr std::string_view kVersion = "1";
+constexpr int kQuality = 8;  // constant rate factor of H.264: no loss that an eye would see
+constexpr int kFewestPixels = 64 * 64;
+
+// The data of one frame on its way.
+struct Slot {
+    Frame frame;
+    FrameAnalysis analysis;
+    JoinedFrame joined;
+    Frame pose, face, background, mask;
+};
+
+void check(const Options& options) {
+    ZT_CHECK(!options.video.empty(), bad_request, "--video is missing: give the driving clip");
+    ZT_CHECK(options.area >= kFewestPixels, bad_request,
+             "--resolution-area has {} pixels: accepted are {} and more", options.area,
+             kFewestPixels);
+    ZT_CHECK(!options.retarget || !options.image.empty(), bad_request,
+             "--retarget fits the pose to a character: give its picture with --image");
+    ZT_CHECK(options.edited_reference.empty() || options.retarget, bad_request,
+             "--edited-reference is used by --retarget only: give both or neither");
+    ZT_CHECK(!options.retarget || !options.replace, bad_request,
+             "--retarget and --replace were both given: in replacement the person stays where it "
+             "is, take one of them");
+    ZT_CHECK(options.detector.empty() == options.pose.empty(), bad_request,
+             "--det-model and --pose-model belong together: give both or neither");
+    ZT_CHECK(options.threads >= 1, bad_request, "--threads is {}: accepted are 1 and more",
+             options.threads);
+    augmented(Mask(1, 1), options.mask);  // refuses what is out of range
+}
+
+std::unique_ptr<PersonEstimator> make_estimator(const Options& options) {
+    const EstimatorOptions how{.threads = options.threads, .masks = options.replace};
+    if (options.detector.empty()) return make_mediapipe_estimator(options.mediapipe, how);
+    return make_onnx_estimator(options.detector, options.pose, options.mediapipe, how);
+}
+
+std::string cache_key(const Options& options, const PersonEstimator& estimator) {
+    ContentHash hash;
+    hash.add(kVersion);
+    hash.add_file(options.video);
+    for (const fs::path& picture : {options.image, options.edited_reference}) {
+        hash.add(picture.empty() ? "without" : "with");
+        if (!picture.empty()) hash.add_file(picture);
+    }
+    for (const fs::path& file : estimator.files()) {
+        // Networks of gigabytes are known by name, size and age.
+        hash.add(fmt::format("{} {} {}", fs::absolute(file).string(), fs::file_size(file),
+                             fs::last_write_time(file).time_since_epoch().count()));
+    }
+    const MaskOptions& mask = options.mask;
+    hash.add(fmt::format("{} {} {} {} {} {} {} {} {} {} {}", options.replace, options.retarget,
+                         options.area, options.fps, static_cast<int>(options.person.kind),
+                         options.person.nth, static_cast<int>(options.bad_frames), mask.kernel,
+                         mask.iterations, mask.columns, mask.rows));
+    return hash.hex();
+}
+
+// The work on one clip; one object per run.
+class Run {
+public:
+    Run(const Options& options, const RunControl& control, const PersonEstimator& estimator)
+        : options_(options),
+          control_(control),
+          estimator_(estimator),
+          reader_(options.video),
+          fps_(options.fps > 0 ? options.fps : reader_.info().fps),
+          sampler_([this] { return reader_.read(); }, reader_.info().fps, options.fps),
+          joiner_(options.person, options.bad_frames, fps_ > 0 ? fps_ : 1) {
+        if (!(fps_ > 0)) fps_ = 1;  // a picture
+        if (options.fps > 0)
+            frames_expected_ = static_cast<std::int64_t>(reader_.info().seconds * fps_);
+        else
+            frames_expected_ = reader_.info().frames;
+        // Joining holds some back, and every thread has some in hand.
+        slots_.resize(
+            static_cast<std::size_t>(IdentityJoiner::kLookAhead + 3 * options.threads + 2));
+    }
+
+    Report work() {
+        started_ = std::chrono::steady_clock::now();
+        prepare_sizes();
+        open_writers();
+        const auto stages = make_stages();
+        PipelineOptions pipeline{
+            .threads = options_.threads, .slots = slots_.size(), .stop = control_.stop};
+        const auto fill = [this](std::size_t slot) { return read_into(slots_[slot]); };
+        report_progress();
+        report_.pipeline = run_pipeline(pipeline, fill, stages);
+        control_.throw_if_stopped();
+        ZT_CHECK(report_.frames > 0, io, "{}: no frame could be read", options_.video.string());
+        ZT_CHECK(
+            report_.bad_frames.size() < static_cast<std::size_t>(report_.frames), bad_request,
+            "nobody was found in any of the {} frames of {}: is a person to be seen, and large "
+            "enough?",
+            report_.frames, options_.video.string());
+        for (auto* writer : {&pose_, &face_, &background_, &mask_}) {
+            if (!*writer) continue;
+            for (auto& file : (*writer)->finish()) report_.files.push_back(std::move(file));
+        }
+        write_reference();
+        report_.damage = reader_.damage();
+        report_.fps = fps_;
+        report_.width = size_.width;
+        report_.height = size_.height;
+        report_.networks = options_.detector.empty() ? "mediapipe" : "onnx";
+        return std::move(report_);
+    }
+
+private:
+    bool read_into(Slot& slot) {
+        control_.throw_if_stopped();
+        auto frame = first_ ? std::exchange(first_, std::nullopt) : sampler_.next();
+        if (!frame) return false;
+        slot = {};
+        slot.frame = std::move(*frame);
+        return true;
+    }
+
+    // The first frame and the picture say how large the videos become.
+    void prepare_sizes() {
+        first_ = sampler_.next();
+        ZT_CHECK(first_, io, "{}: no frame could be read", options_.video.string());
+        frame_size_ = {first_->width, first_->height};
+        if (options_.replace) frame_size_ = size_by_area(frame_size_, options_.area);
+        size_ = options_.replace ? frame_size_ : size_by_area(frame_size_, options_.area);
+        if (options_.image.empty()) return;
+        reference_ = read_picture(options_.image);
+        if (options_.replace) return;
+        const Frame reference = resize_by_area(reference_, options_.area);
+        size_ = {reference.width, reference.height};
+        if (!options_.retarget) return;
+        character_ = posed(reference, "--image");
+        if (options_.edited_reference.empty()) return;
+        const Frame edited = read_picture(options_.edited_reference);
+        edited_ = posed(padded_resize(edited, size_.width, size_.height), "--edited-reference");
+    }
+
+    PosedPicture posed(const Frame& picture, const char* flag) const {
+        const auto people = estimator_.find(picture);
+        ZT_CHECK(!people.empty(), bad_request,
+                 "{}: nobody was found in that picture, whose proportions --retarget needs", flag);
+        return {people.front().points, {picture.width, picture.height}};
+    }
+
+    void open_writers() {
+        const WriteOptions how{.fps = fps_, .crf = kQuality};
+        pose_.emplace(options_.output / "src_pose.mp4", how);
+        face_.emplace(options_.output / "src_face.mp4", how);
+        if (!options_.replace) return;
+        background_.emplace(options_.output / "src_bg.mp4", how);
+        mask_.emplace(options_.output / "src_mask.mp4", how);
+    }
+
+    std::vector<PipelineStage> make_stages() {
+        std::vector<PipelineStage> stages;
+        stages.push_back({.name = "infer", .work = [this](std::size_t i) { infer(slots_[i]); }});
+        stages.push_back({.name = "join",
+                          .in_order = true,
+                          .work = [this](std::size_t i) { join(i); },
+                          .released = [this](std::int64_t, bool ended) { return release(ended); }});
+        stages.push_back({.name = "draw", .work = [this](std::size_t i) { draw(slots_[i]); }});
+        const auto encode = [&](const char* name, VideoWriter& writer, Frame Slot::*frame) {
+            stages.push_back(
+                {.name = name, .in_order = true, .work = [this, &writer, frame](std::size_t i) {
+                     writer.write(slots_[i].*frame);
+                     slots_[i].*frame = {};
+                 }});
+        };
+        encode("encode pose", *pose_, &Slot::pose);
+        encode("encode face", *face_, &Slot::face);
+        if (background_) encode("encode background", *background_, &Slot::background);
+        if (mask_) encode("encode mask", *mask_, &Slot::mask);
+        stages.push_back({.name = "report", .in_order = true, .work = [this](std::size_t i) {
+                              note(slots_[i].joined);
+                              report_progress();
+                          }});
+        return stages;
+    }
+
+    void infer(Slot& slot) const {
+        if (options_.replace && Size{slot.frame.width, slot.frame.height} != frame_size_)
+            slot.frame = resize_by_area(slot.frame, options_.area);
+        slot.analysis.people = estimator_.find(slot.frame);
+        slot.analysis.colors = color_shares_of(slot.frame);
+        slot.analysis.width = slot.frame.width;
+        slot.analysis.height = slot.frame.height;
+    }
+
+    void join(std::size_t i) {
+        if (slots_[i].analysis.people.size() > 1) ++report_.crowded_frames;
+        waiting_.push_back(i);
+        joiner_.push(std::move(slots_[i].analysis));
+    }
+
+    // Hands the joined frames to their slots.
+    std::int64_t release(bool ended) {
+        if (ended) joiner_.end();
+        while (released_ < joiner_.ready()) {
+            const JoinedFrame& joined = slots_[waiting_.front()].joined = joiner_.take();
+            waiting_.pop_front();
+            ++released_;
+            if (character_ && !retargeter_ && joined.person)
+                retargeter_.emplace(PosedPicture{joined.person->points, frame_size_}, *character_,
+                                    edited_);
+        }
+        return released_;
+    }
+
+    void draw(Slot& slot) const {
+        const auto& person = slot.joined.person;
+        if (retargeter_) {
+            slot.pose = Frame(size_.width, size_.height);
+            if (person) draw_pose(slot.pose, retargeter_->fit(person->points));
+        } else {
+            Frame canvas(slot.frame.width, slot.frame.height);
+            if (person) draw_pose(canvas, drawn_pose_of(person->points));
+            slot.pose = padded_resize(canvas, size_.width, size_.height);
+        }
+        slot.face = face_of(slot);
+        if (!options_.replace) return;
+        const Mask mask =
+            augmented(person ? mask_of(person->mask, slot.frame.width, slot.frame.height)
+                             : Mask(slot.frame.width, slot.frame.height),
+                      options_.mask);
+        slot.background = blanked(slot.frame, mask);
+        slot.mask = frame_of(mask);
+        slot.frame = {};
+    }
+
+    // Black where no face was seen so far.
+    static Frame face_of(const Slot& slot) {
+        const Frame& frame = slot.frame;
+        if (slot.joined.face) {
+            const Box& box = *slot.joined.face;
+            const auto inside = [](float v, int end) {
+                return static_cast<int>(std::clamp(v, 0.0F, static_cast<float>(end)));
+            };
+            const int x0 = inside(box.x0, frame.width);
+            const int x1 = inside(box.x1, frame.width);
+            const int y0 = inside(box.y0, frame.height);
+            const int y1 = inside(box.y1, frame.height);
+            if (x0 < x1 && y0 < y1)
+                return resize_linear(cropped(frame, x0, y0, x1, y1), kFaceSide, kFaceSide);
+        }
+        return Frame(kFaceSide, kFaceSide);
+    }
+
+    void note(const JoinedFrame& joined) {
+        ++report_.frames;
+        if (!joined.found) report_.bad_frames.push_back({joined.frame, joined.why_not});
+        if (joined.cut) report_.cuts.push_back(joined.frame);
+    }
+
+    void report_progress() const {
+        const double seconds =
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+        const std::int64_t all = std::max(frames_expected_, report_.frames);
+        Progress progress{.stage = Stage::preprocess,
+                          .step = static_cast<int>(report_.frames),
+                          .steps = static_cast<int>(std::max<std::int64_t>(all, 1)),
+                          .seconds = seconds};
+        if (report_.frames > 0)
+            progress.predicted_seconds_left = seconds / static_cast<double>(report_.frames) *
+                                              static_cast<double>(all - report_.frames);
+        control_.report(progress);
+    }
+
+    void write_reference() {
+        if (options_.image.empty()) return;
+        VideoWriter writer(options_.output / "src_ref.png", {});
+        writer.write(reference_);
+        for (auto& file : writer.finish()) report_.files.push_back(std::move(file));
+    }
+
+    const Options& options_;
+    const RunControl& control_;
+    const PersonEstimator& estimator_;
+    VideoReader reader_;
+    double fps_;
+    FrameSampler sampler_;
+    IdentityJoiner joiner_;
+    std::vector<Slot> slots_;
+    std::deque<std::size_t> waiting_;  // slots of the frames that the joiner holds
+    std::int64_t released_ = 0;
+    std::optional<Frame> first_;
+    Size frame_size_;  // of the frames that are looked at
+    Size size_;        // of the pose video
+    Frame reference_;
+    std::optional<PosedPicture> character_;
+    std::optional<PosedPicture> edited_;
+    std::optional<Retargeter> retargeter_;
+    std::optional<VideoWriter> pose_, face_, background_, mask_;
+    std::int64_t frames_expected_ = 0;
+    std::chrono::steady_clock::time_point started_;
+    Report report_;
+};
+
+Report report_of_cache(const Options& options) {
+    Report report;
+    report.from_cache = true;
+    for (const char* name :
+         {"src_pose.mp4", "src_face.mp4", "src_bg.mp4", "src_mask.mp4", "src_ref.png"}) {
+        const fs::path file = options.output / name;
+        const bool wanted = options.replace || (name != std::string_view("src_bg.mp4") &&
+                                                name != std::string_view("src_mask.mp4"));
+        if (wanted && fs::exists(file)) report.files.push_back(file);
+    }
+    const MediaInfo info = probe_media(options.output / "src_pose.mp4");
+    report.frames = info.frames;
+    report.fps = info.fps;
+    report.width = info.width;
+    report.height = info.height;
+    report.networks = options.detector.empty() ? "mediapipe" : "onnx";
+    return report;
+}
+
+}  // namespace
+
+Report run(const Options& options, const RunControl& control) {
+    check(options);
+    ZT_CHECK(fs::exists(options.video), not_found,
+             "--video is '{}': there is no such file or folder", options.video.string());
+    const auto estimator = make_estimator(options);
+    std::string key;
+    if (!options.cache.empty()) {
+        key = cache_key(options, *estimator);
+        if (take_from_cache(options.cache, key, options.output)) return report_of_cache(options);
+    }
+    Report report = Run(options, control, *estimator).work();
+    if (!options.cache.empty()) put_into_cache(options.cache, key, report.files);
+    return report;
+}
+
+void use_process_checkpoint(const fs::path& folder, Options& options) {
+    options.detector = folder / "det" / "yolov10m.onnx";
+    options.pose = folder / "pose2d" / "vitpose_h_wholebody.onnx";
+    for (const fs::path& file : {options.detector, options.pose}) {
+        ZT_CHECK(fs::exists(file), not_found,
+                 "{}: there is no such file, which a process_checkpoint folder has", file.string());
+    }
+}
+
+}  // namespace zoetrope::preprocess

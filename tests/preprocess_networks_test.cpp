@@ -1,0 +1,275 @@
+// preprocess with networks: points against Python, and whole runs on small clips.
+#include "base/json.h"
+#include "errors.h"
+#include "media/reader.h"
+#include "media/writer.h"
+#include "preprocess/estimator.h"
+#include "preprocess/network.h"
+#include "preprocess/picture.h"
+#include "preprocess/preprocess.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <unistd.h>
+
+#include <fstream>
+
+namespace zoetrope::preprocess {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const fs::path kGolden = fs::path(ZT_SOURCE_DIR) / "tests" / "golden" / "preprocess_points";
+const fs::path kPoseModels = fs::path(ZT_BINARY_DIR) / "pose-models";
+
+class Networks : public testing::Test {
+protected:
+    void SetUp() override {
+        if (openvino_version().empty()) GTEST_SKIP() << "built without OpenVINO";
+        if (!fs::exists(kPoseModels)) GTEST_SKIP() << "without MediaPipe's networks";
+        const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+        folder_ = fs::path(testing::TempDir()) / (std::string("zoetrope-preprocess-") +
+                                                  info->name() + "-" + std::to_string(getpid()));
+        fs::create_directories(folder_);
+    }
+    void TearDown() override {
+        if (!folder_.empty()) fs::remove_all(folder_);
+    }
+
+    // A clip that moves the picture about; frames in `empty` are grey.
+    fs::path clip(const char* name, const Frame& picture, int frames,
+                  const std::vector<int>& empty = {}) const {
+        const fs::path file = folder_ / name;
+        VideoWriter writer(file, {.fps = 10, .crf = 4});
+        for (int i = 0; i < frames; ++i) {
+            Frame frame = picture;
+            if (std::find(empty.begin(), empty.end(), i) != empty.end())
+                std::fill(frame.rgb.begin(), frame.rgb.end(), 128);
+            writer.write(frame);
+        }
+        writer.finish();
+        return file;
+    }
+
+    Options options(const fs::path& video) const {
+        Options options;
+        options.video = video;
+        options.output = folder_ / "out";
+        options.area = 160 * 160;
+        options.fps = 0;
+        options.mediapipe = kPoseModels;
+        options.threads = 2;
+        return options;
+    }
+
+    fs::path folder_;
+};
+
+Frame dancer() { return read_picture(kGolden / "dance.png"); }
+
+// The largest distance from the golden points that count, in pixels.
+double largest_distance(const WholeBody& found, const nlohmann::json& wanted) {
+    double largest = 0;
+    for (std::size_t i = 0; i < kWholeBodyPoints; ++i) {
+        EXPECT_NEAR(found[i].score, wanted[i][2].get<float>(), 0.01) << i;
+        largest = std::max<double>(largest, std::hypot(found[i].x - wanted[i][0].get<float>(),
+                                                       found[i].y - wanted[i][1].get<float>()));
+    }
+    return largest;
+}
+
+TEST_F(Networks, MediaPipeFindsThePointsThatPythonFinds) {
+    const auto estimator = make_mediapipe_estimator(kPoseModels, {.threads = 1, .masks = true});
+    for (const auto& one : read_json(kGolden / "points.json")) {
+        const Frame picture = read_picture(kGolden / one["picture"].get<std::string>());
+        const auto people = estimator->find(picture);
+        ASSERT_EQ(people.size(), 1U) << one["picture"];
+        EXPECT_LT(largest_distance(people[0].points, one["mediapipe"]), 0.5) << one["picture"];
+        EXPECT_EQ(people[0].mask.side, 256);
+        // The nose lies on the person, the upper corners do not.
+        const Mask mask = mask_of(people[0].mask, picture.width, picture.height);
+        const auto nose = static_cast<std::size_t>(people[0].points[0].y) *
+                              static_cast<std::size_t>(picture.width) +
+                          static_cast<std::size_t>(people[0].points[0].x);
+        EXPECT_EQ(mask.inside[nose], 1) << one["picture"];
+        EXPECT_EQ(mask.inside[0], 0) << one["picture"];
+    }
+    Frame grey(320, 200);
+    std::fill(grey.rgb.begin(), grey.rgb.end(), 128);
+    EXPECT_TRUE(estimator->find(grey).empty());
+    EXPECT_TRUE(estimator->find(Frame(1, 1)).empty());
+}
+
+TEST_F(Networks, OnnxNetworksFindThePointsThatPythonFinds) {
+    const auto estimator =
+        make_onnx_estimator(kGolden / "detector.onnx", kGolden / "pose.onnx", {}, {.threads = 2});
+    for (const auto& one : read_json(kGolden / "points.json")) {
+        const auto people =
+            estimator->find(read_picture(kGolden / one["picture"].get<std::string>()));
+        ASSERT_FALSE(people.empty());
+        EXPECT_EQ(people[0].box.x0, one["box"][0].get<float>());
+        EXPECT_EQ(people[0].box.y1, one["box"][3].get<float>());
+        EXPECT_LT(largest_distance(people[0].points, one["onnx"]), 0.5) << one["picture"];
+    }
+}
+
+TEST_F(Networks, AreRefusedWithASentence) {
+    const auto refusal = [](const fs::path& file) { return error_of([&] { Network(file, 1); }); };
+    EXPECT_EQ(refusal(folder_ / "none.onnx").first, ErrorKind::not_found);
+    EXPECT_EQ(refusal(folder_).first, ErrorKind::not_found);
+    for (const char* name : {"text.onnx", "text.tflite"}) {
+        std::ofstream(folder_ / name) << "no network at all";
+        const auto [kind, message] = refusal(folder_ / name);
+        EXPECT_EQ(kind, ErrorKind::io) << message;
+        EXPECT_THAT(message, HasSubstr(name));
+    }
+    // Cut in the middle.
+    const fs::path whole = kPoseModels / "face_landmark.tflite";
+    fs::copy_file(whole, folder_ / "half.tflite");
+    fs::resize_file(folder_ / "half.tflite", fs::file_size(whole) / 2);
+    EXPECT_EQ(refusal(folder_ / "half.tflite").first, ErrorKind::io);
+    // A network of another kind.
+    const auto [kind, message] = error_of(
+        [&] { make_onnx_estimator(kGolden / "pose.onnx", kGolden / "detector.onnx", {}, {}); });
+    EXPECT_EQ(kind, ErrorKind::io);
+    EXPECT_THAT(message, HasSubstr("no YOLOv10 detector"));
+}
+
+TEST_F(Networks, AClipBecomesPoseAndFace) {
+    Options wanted = options(clip("clip.mp4", dancer(), 20));
+    int reports = 0;
+    RunControl control;
+    control.on_progress = [&](const Progress& progress) {
+        EXPECT_EQ(progress.step, reports++);
+        EXPECT_EQ(progress.steps, 20);
+    };
+    const Report report = run(wanted, control);
+    EXPECT_EQ(report.frames, 20);
+    EXPECT_EQ(reports, 21);
+    EXPECT_EQ(report.width, 160);
+    EXPECT_TRUE(report.bad_frames.empty());
+    EXPECT_TRUE(report.cuts.empty());
+    ASSERT_EQ(report.files.size(), 2U);
+    const MediaInfo pose = probe_media(wanted.output / "src_pose.mp4");
+    EXPECT_EQ(pose.frames, 20);
+    EXPECT_EQ(pose.fps, 10);
+    const MediaInfo face = probe_media(wanted.output / "src_face.mp4");
+    EXPECT_EQ(face.width, 512);
+    EXPECT_EQ(face.height, 512);
+    const Frame drawn = read_picture(wanted.output / "src_pose.mp4");
+    EXPECT_GT(*std::max_element(drawn.rgb.begin(), drawn.rgb.end()), 100);
+
+    // The same bytes with any number of threads.
+    const auto bytes = [](const fs::path& file) {
+        std::ifstream stream(file, std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(stream), {});
+    };
+    const std::string before = bytes(wanted.output / "src_pose.mp4");
+    wanted.threads = 1;
+    wanted.output = folder_ / "again";
+    run(wanted, {});
+    EXPECT_EQ(bytes(wanted.output / "src_pose.mp4"), before);
+}
+
+TEST_F(Networks, ReplacementHasBackgroundAndMask) {
+    Options wanted = options(clip("clip.mp4", dancer(), 5));
+    wanted.replace = true;
+    wanted.mask = {.kernel = 3, .iterations = 1, .columns = 8, .rows = 8};
+    wanted.image = kGolden / "carphone.png";
+    const Report report = run(wanted, {});
+    ASSERT_EQ(report.files.size(), 5U);
+    const Frame mask = read_picture(wanted.output / "src_mask.mp4");
+    const Frame background = read_picture(wanted.output / "src_bg.mp4");
+    const auto at = [&](const Frame& f, int x, int y) {
+        return f.rgb[static_cast<std::size_t>(y * f.width + x) * 3 + 2];
+    };
+    EXPECT_GT(at(mask, 70, 80), 240);  // the dancer's skirt
+    EXPECT_LT(at(mask, 5, 5), 16);
+    EXPECT_LT(at(background, 70, 80), 30);
+    EXPECT_GT(at(background, 20, 5), 150);  // the sky
+    EXPECT_EQ(read_picture(wanted.output / "src_ref.png").rgb, read_picture(wanted.image).rgb);
+}
+
+TEST_F(Networks, RetargetingFitsTheCharacter) {
+    Options wanted = options(clip("clip.mp4", dancer(), 3));
+    wanted.image = kGolden / "carphone.png";
+    wanted.retarget = true;
+    const Report report = run(wanted, {});
+    EXPECT_EQ(report.width, 176);  // the character's shape
+    EXPECT_EQ(report.height, 144);
+    wanted.image = clip("grey.mp4", dancer(), 1, {0});
+    const auto [kind, message] = error_of([&] { run(wanted, {}); });
+    EXPECT_EQ(kind, ErrorKind::bad_request);
+    EXPECT_THAT(message, HasSubstr("nobody was found"));
+}
+
+TEST_F(Networks, BadFramesAreHeldAndReported) {
+    Options wanted = options(clip("clip.mp4", dancer(), 8, {3, 4}));
+    const Report report = run(wanted, {});
+    ASSERT_EQ(report.bad_frames.size(), 2U);
+    EXPECT_EQ(report.bad_frames[0].frame, 3);
+    EXPECT_EQ(report.bad_frames[0].reason, "nobody");
+    EXPECT_EQ(report.cuts, (std::vector<std::int64_t>{3, 5}));
+    wanted.bad_frames = BadFrames::stop;
+    wanted.output = folder_ / "stopped";
+    EXPECT_THAT(error_of([&] { run(wanted, {}); }).second, HasSubstr("frame 3"));
+    EXPECT_FALSE(fs::exists(wanted.output / "src_pose.mp4"));
+    Options nobody = options(clip("grey.mp4", dancer(), 4, {0, 1, 2, 3}));
+    nobody.output = folder_ / "nobody";
+    EXPECT_THAT(error_of([&] { run(nobody, {}); }).second, HasSubstr("nobody was found in any"));
+    EXPECT_FALSE(fs::exists(nobody.output / "src_pose.mp4"));
+}
+
+TEST_F(Networks, ATruncatedClipGivesWhatIsThere) {
+    const fs::path whole = clip("clip.mkv", dancer(), 30);
+    fs::resize_file(whole, fs::file_size(whole) * 2 / 3);
+    const Options wanted = options(whole);
+    const auto [kind, message] = error_of([&] {
+        const Report report = run(wanted, {});
+        EXPECT_GT(report.frames, 0);
+        EXPECT_LT(report.frames, 30);
+        EXPECT_FALSE(report.damage.empty());
+        fail(ErrorKind::unsupported, "ran");
+    });
+    EXPECT_THAT(message, testing::AnyOf("ran", HasSubstr("no frame")));
+}
+
+TEST_F(Networks, TheSecondRunTakesTheFirstOnesFiles) {
+    Options wanted = options(clip("clip.mp4", dancer(), 4));
+    wanted.cache = folder_ / "cache";
+    EXPECT_FALSE(run(wanted, {}).from_cache);
+    wanted.output = folder_ / "second";
+    const Report second = run(wanted, {});
+    EXPECT_TRUE(second.from_cache);
+    EXPECT_EQ(second.frames, 4);
+    EXPECT_EQ(second.files.size(), 2U);
+    wanted.person.kind = PersonChoice::Kind::center;
+    EXPECT_FALSE(run(wanted, {}).from_cache);
+}
+
+TEST_F(Networks, ImpossibleWishesAreRefused) {
+    const fs::path video = clip("clip.mp4", dancer(), 2);
+    const auto refused = [&](auto&& change, const char* words) {
+        Options wanted = options(video);
+        change(wanted);
+        const auto [kind, message] = error_of([&] { run(wanted, {}); });
+        EXPECT_NE(kind, ErrorKind::internal) << message;
+        EXPECT_THAT(message, HasSubstr(words));
+    };
+    refused([](Options& o) { o.video = "/none.mp4"; }, "--video");
+    refused([](Options& o) { o.retarget = true; }, "--image");
+    refused([](Options& o) { o.pose = o.video; }, "--det-model");
+    refused([](Options& o) { o.area = 100; }, "--resolution-area");
+    refused([](Options& o) { o.edited_reference = o.video; }, "--edited-reference");
+    refused([](Options& o) { o.mask.columns = 0; }, "blocks");
+    std::stop_source stop;
+    stop.request_stop();
+    RunControl control;
+    control.stop = stop.get_token();
+    EXPECT_EQ(error_of([&] { run(options(video), control); }).first, ErrorKind::cancelled);
+}
+
+}  // namespace
+}  // namespace zoetrope::preprocess
