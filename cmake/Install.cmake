@@ -3,7 +3,7 @@
 # where it was built.
 install(TARGETS zoetrope RUNTIME DESTINATION .)
 if(EXISTS ${ZT_TORCH_DIR}/lib/libtorch_cuda.so OR EXISTS ${ZT_TORCH_DIR}/lib/libtorch_hip.so)
-    set_target_properties(zoetrope PROPERTIES INSTALL_RPATH ${ZT_TORCH_DIR}/lib)
+    set_target_properties(zoetrope PROPERTIES INSTALL_RPATH "${ZT_TORCH_DIR}/lib;$ORIGIN/lib")
 else()
     set_target_properties(zoetrope PROPERTIES INSTALL_RPATH "$ORIGIN/lib")
     file(GLOB libtorch ${ZT_TORCH_DIR}/lib/libtorch.so ${ZT_TORCH_DIR}/lib/libtorch_cpu.so

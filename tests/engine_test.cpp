@@ -119,10 +119,10 @@ TEST(Engine, PartsCalledAloneComposeToGenerate) {
     // Euler keeps no history: cut anywhere, the whole is the same.
     at::Tensor latents = noise;
     for (int step = 0; step < request.num_inference_steps; ++step) {
-        latents = engine.denoise(request, text, step, step + 1, latents, {}, report);
+        latents = engine.denoise(request, text, {}, step, step + 1, latents, {}, report);
     }
     const at::Tensor whole =
-        engine.denoise(request, text, 0, request.num_inference_steps, noise, {}, report);
+        engine.denoise(request, text, {}, 0, request.num_inference_steps, noise, {}, report);
     EXPECT_EQ(largest_difference(latents, whole), 0);
 }
 

@@ -115,14 +115,17 @@ void print_kernels(const nlohmann::ordered_json& result) {
     for (const auto& peak : result["peaks"])
         fmt::print("peak of {:<12} {:.3f} TFLOP/s\n", peak["instructions"].get<std::string>(),
                    peak["tflops_per_s"].get<double>());
+    fmt::print("copying memory    {:.0f} GB/s\n", result["copy_gbytes_per_s"].get<double>());
     fmt::print("{:<24} {:<11} {:<5} {:>9} {:>9} {:>8} {:>8}\n", "kernel", "isa", "dtype", "seconds",
                "TFLOP/s", "of peak", "x ATen");
     for (const auto& row : result["kernels"]) {
-        fmt::print("{:<24} {:<11} {:<5} {:>9.4f} {:>9.3f} {:>8.2f} {:>8.2f}\n",
+        const bool products = row.contains("tflops_per_s");
+        fmt::print("{:<24} {:<11} {:<5} {:>9.4f} {:>9} {:>8.2f} {:>8.2f}\n",
                    row["kernel"].get<std::string>(), row["isa"].get<std::string>(),
                    row["dtype"].get<std::string>(), row["seconds"].get<double>(),
-                   row["tflops_per_s"].get<double>(), row["fraction_of_peak"].get<double>(),
-                   row["times_aten"].get<double>());
+                   products ? fmt::format("{:.3f}", row["tflops_per_s"].get<double>())
+                            : fmt::format("{:.0f} GB/s", row["gbytes_per_s"].get<double>()),
+                   row["fraction_of_peak"].get<double>(), row["times_aten"].get<double>());
     }
 }
 

@@ -22,5 +22,6 @@ int inspect(Words words);
 int pull(Words words, std::stop_token stop);
 int preprocess_clip(Words words, std::stop_token stop);
 int bench(Words words, std::stop_token stop);
+int verify(Words words, std::stop_token stop);
 
 }  // namespace zoetrope::cli

@@ -51,12 +51,15 @@ std::string prompt_of(const Arguments& arguments) {
 }
 
 // Throws Error{not_found} where a file that a flag names is not there.
+std::filesystem::path existing(std::string_view flag, const std::string& path) {
+    ZT_CHECK(std::filesystem::exists(path), not_found,
+             "{} is '{}': there is no such file or folder", flag, path);
+    return path;
+}
+
 std::filesystem::path existing(const Arguments& arguments, std::string_view flag) {
     const auto path = arguments.text(flag);
-    if (!path) return {};
-    ZT_CHECK(std::filesystem::exists(*path), not_found,
-             "{} is '{}': there is no such file or folder", flag, *path);
-    return *path;
+    return path ? existing(flag, *path) : std::filesystem::path();
 }
 
 ModelPaths paths_of(const Arguments& arguments) {
@@ -119,6 +122,21 @@ Request request_of(const Arguments& arguments) {
     if (const auto task = arguments.text("--task")) request.task = parse_task(*task);
     request.prompt = prompt_of(arguments);
     request.negative_prompt = arguments.text("--negative-prompt");
+    request.image = existing(arguments, "--image");
+    request.last_image = existing(arguments, "--last-image");
+    for (const std::string& path : arguments.list("--reference-image"))
+        request.reference_images.push_back(existing("--reference-image", path));
+    request.video = existing(arguments, "--video");
+    request.mask_video = existing(arguments, "--mask-video");
+    request.pose_video = existing(arguments, "--pose-video");
+    request.face_video = existing(arguments, "--face-video");
+    request.background_video = existing(arguments, "--background-video");
+    request.segment_policy = arguments.text("--segment-policy");
+    request.segment_length = int_in(arguments, "--segment-length", 1, kMostFrames);
+    request.segment_max_length = int_in(arguments, "--segment-max-length", 1, kMostFrames);
+    request.segment_overlap = int_in(arguments, "--segment-overlap", 1, kMostFrames);
+    request.strength = arguments.number("--strength");
+    request.conditioning_scale = arguments.number("--conditioning-scale");
     request.height = int_in(arguments, "--height", 1, kLargestSide);
     request.width = int_in(arguments, "--width", 1, kLargestSide);
     request.num_frames = int_in(arguments, "--num-frames", 1, kMostFrames);

@@ -6,14 +6,12 @@ namespace {
 
 using enum FlagKind;
 
-constexpr std::string_view kPictures =
-    "pictures and videos as input are not built yet; text-to-video runs today";
 constexpr std::string_view kRanks =
     "running on several devices or ranks is not built yet; one device runs today";
 constexpr std::string_view kOffload = "moving weights layer by layer is not built yet";
 constexpr std::string_view kCache = "step caches are not built yet; every step is computed today";
 constexpr std::string_view kSegments =
-    "long videos in segments are not built yet; one window runs today";
+    "other joins of segments are not built yet: the last frames are carried as pixels";
 constexpr std::string_view kResume = "saving a run's state and resuming it is not built yet";
 constexpr std::string_view kPreprocess = "preprocessing of driving videos is not built yet";
 
@@ -92,32 +90,49 @@ constexpr Flag kFlags[] = {
      {},
      {}},
     {"--prompt-file", text, "FILE", "the prompt, from a text file in UTF-8", {}, {}},
-    {"--image", text, "FILE", "first frame", kPictures, {}},
-    {"--last-image", text, "FILE", "last frame", kPictures, {}},
-    {"--reference-image", list, "FILE", "reference picture, repeatable", kPictures, {}},
-    {"--video", text, "FILE", "source, control or driving video", kPictures, {}},
-    {"--mask-video", text, "FILE", "mask video", kPictures, {}},
-    {"--pose-video", text, "FILE", "pose video", kPictures, {}},
-    {"--face-video", text, "FILE", "face video", kPictures, {}},
-    {"--background-video", text, "FILE", "background video", kPictures, {}},
+    {"--image", text, "FILE", "picture that the video begins with: PNG, JPEG or WebP", {}, {}},
+    {"--last-image", text, "FILE", "picture that it ends with", {}, {}},
+    {"--reference-image", list, "FILE", "vace: picture of what is to be seen, repeatable", {}, {}},
+    {"--video",
+     text,
+     "FILE",
+     "v2v: the source; vace: the control video; any file that FFmpeg reads, or a folder of "
+     "numbered "
+     "pictures",
+     {},
+     {}},
+    {"--mask-video",
+     text,
+     "FILE",
+     "vace: video or picture whose white parts are made anew; replace: video of where the person "
+     "is",
+     {},
+     {}},
+    {"--pose-video", text, "FILE", "animate, replace: drawn poses of the driving video", {}, {}},
+    {"--face-video", text, "FILE", "animate, replace: its face, cut out", {}, {}},
+    {"--background-video", text, "FILE", "replace: it without the person", {}, {}},
 
     {"", heading, "", "Output size", {}, {}},
     {"--height",
      integer,
      "N",
-     "pixels, rounded down to a multiple of 16; default: the model's, else 480",
+     "pixels, rounded down to a multiple of 16; default: by the picture or video, the model's, "
+     "else "
+     "480",
      {},
      {}},
     {"--width",
      integer,
      "N",
-     "pixels, rounded down to a multiple of 16; default: the model's, else 832",
+     "pixels, rounded down to a multiple of 16; default: by the picture or video, the model's, "
+     "else "
+     "832",
      {},
      {}},
     {"--num-frames",
      integer,
      "N",
-     "frames, rounded to n//4*4+1; default: the model's, else 81",
+     "frames, rounded to n//4*4+1; default: those of --video, the model's, else 81",
      {},
      {}},
     {"--fps", number, "N", "frames per second of the file; default: the model's, else 16", {}, {}},
@@ -147,13 +162,18 @@ constexpr Flag kFlags[] = {
      "0 to 1: the high-noise expert works while t >= 1000 X; default: the model's own",
      {},
      {}},
-    {"--strength", number, "X", "how much of the source video is redone, 0 to 1", kPictures, {}},
-    {"--conditioning-scale", number, "X", "weight of the control video", kPictures, {}},
+    {"--strength",
+     number,
+     "X",
+     "v2v: part of the steps that is run on the source video, up to 1; default: 0.8",
+     {},
+     {}},
+    {"--conditioning-scale", number, "X", "vace: weight of the control; default: 1", {}, {}},
     {"--scheduler",
      text,
      "NAME",
-     "auto|unipc|dpm++|dpm++-sde|euler|euler-ancestral|heun|lcm|flow-unipc|flow-dpm++; default: "
-     "auto, the model's own",
+     "auto|unipc|dpm++|dpm++-sde|euler|euler-ancestral|heun|lcm, flow-unipc|flow-dpm++; "
+     "default: auto, the model's own",
      {},
      {}},
     {"--flow-shift", number, "X", "shift of the noise schedule; default: the model's own", {}, {}},
@@ -296,11 +316,21 @@ constexpr Flag kFlags[] = {
     {"--cache-taylorseer", toggle, "", "extrapolate skipped steps", kCache, {}},
     {"--cache-taylorseer-order", integer, "N", "order of the extrapolation", kCache, {}},
 
-    {"--segment-policy", text, "NAME", "off|vanilla|auto|auto_lim|exact; default: off", kSegments,
-     "off"},
-    {"--segment-length", integer, "N", "frames of a segment", kSegments, {}},
-    {"--segment-overlap", integer, "N", "frames that segments share", kSegments, {}},
-    {"--segment-max-length", integer, "N", "longest segment", kSegments, {}},
+    {"--segment-policy",
+     text,
+     "NAME",
+     "animate, replace: off|vanilla|auto|auto_lim|exact; default: exact, vanilla with "
+     "--segment-length",
+     {},
+     {}},
+    {"--segment-length", integer, "N", "frames of a segment, rounded down to 4n+1", {}, {}},
+    {"--segment-overlap",
+     integer,
+     "N",
+     "frames that segments share: 1, 5 or 9; default: 1",
+     {},
+     {}},
+    {"--segment-max-length", integer, "N", "longest segment; default: 153", {}, {}},
     {"--carry", text, "NAME", "pixels|latents carried between segments", kSegments, {}},
     {"--overlap-fusion", text, "NAME", "last|linear|cosine", kSegments, {}},
     {"--color-match", toggle, "", "match colours at joins", kSegments, {}},

@@ -38,10 +38,11 @@ constexpr Subcommand kCommands[] = {
     {"inspect", "inspect PATH", "say what a model, a weights file or an output holds",
      [](Words words, std::stop_token) { return inspect(words); }},
     {"pull", "pull NAME", "download a model repository", pull},
+    {"verify", "verify MODEL", "compare with Diffusers on a model's own weights", verify},
     {"bench", "bench model --shape NAME", "measure this machine on a model's real shape", bench},
 };
 // Of the command line's contract, not built yet.
-constexpr std::string_view kNotBuilt[] = {"serve", "convert", "verify"};
+constexpr std::string_view kNotBuilt[] = {"serve", "convert"};
 
 std::string usage_text() {
     std::string text = "zoetrope: the Wan video models, quickly and on any machine\n\n";

@@ -282,8 +282,7 @@ Target target_of(const Arguments& arguments, const Model& model, int ranks,
 }
 
 plan::MemoryOptions memory_of(const Arguments& arguments, const Ranks& ranks) {
-    const std::string dtype =
-        one_of(arguments, "--dtype", {"bf16", "fp16", "fp32"}, "bf16");
+    const std::string dtype = one_of(arguments, "--dtype", {"bf16", "fp16", "fp32"}, "bf16");
     const std::string quantization =
         one_of(arguments, "--quantization", {"none", "int8", "int8-weight-only", "fp8"}, "none");
     plan::MemoryOptions options;

@@ -57,6 +57,16 @@ Part<Dit>& Engine::Parts::open_dit(bool low_noise) {
     return *part;
 }
 
+Part<ClipVision>& Engine::Parts::open_image_encoder() {
+    if (!image_encoder) {
+        const auto config = ClipVisionConfig::from_json(
+            model.image_encoder_config.value_or(nlohmann::json::object()));
+        image_encoder = open_part<ClipVision>("image_encoder", ComponentKind::clip,
+                                              *model.image_encoder, config, compute);
+    }
+    return *image_encoder;
+}
+
 Part<Vae>& Engine::Parts::open_vae() {
     const VaeOptions convolutions{.bf16_products = compute.compute_dtype != at::kFloat};
     if (!vae) {
@@ -64,6 +74,40 @@ Part<Vae>& Engine::Parts::open_vae() {
                              convolutions);
     }
     return *vae;
+}
+
+std::unique_ptr<Scheduler> Engine::Parts::scheduler_of(const ResolvedRequest& request) const {
+    return zoetrope::scheduler_of(model.scheduler, request.request, request.num_inference_steps);
+}
+
+ModelKind Engine::Parts::kind() const {
+    if (dit_config.has_control()) return ModelKind::control;
+    if (dit_config.has_face()) return ModelKind::animate;
+    if (model.expand_timesteps) return ModelKind::text_or_image;
+    const std::int64_t z = vae_config.z_dim;
+    if (dit_config.in_channels == z) return ModelKind::text;
+    return dit_config.in_channels == 3 * z ? ModelKind::control_channels : ModelKind::image;
+}
+
+void Engine::Parts::check_channels() const {
+    const std::int64_t z = vae_config.z_dim;
+    const std::int64_t with_picture = 2 * z + vae_config.scale_factor_temporal;
+    const std::int64_t with_control =
+        2 * z + vae_config.scale_factor_spatial * vae_config.scale_factor_spatial;
+    ZT_CHECK(dit_config.out_channels == z, io,
+             "the transformer gives {} channels and the VAE takes {}: they do not belong together",
+             dit_config.out_channels, z);
+    const bool widened = dit_config.in_channels == with_picture || dit_config.in_channels == 3 * z;
+    ZT_CHECK(dit_config.in_channels == z || (widened && !dit_config.has_control()), unsupported,
+             "the transformer takes {} channels: with this VAE, {} (text-to-video), {} "
+             "(image-to-video) and {} (Fun-Control) are what runs",
+             dit_config.in_channels, z, with_picture, 3 * z);
+    ZT_CHECK(!dit_config.has_control() || dit_config.vace_in_channels == with_control, unsupported,
+             "the control branch takes {} channels: with this VAE, {} are what runs",
+             dit_config.vace_in_channels, with_control);
+    ZT_CHECK((dit_config.image_dim == 0 || model.image_encoder.has_value()), not_found,
+             "the transformer takes embeddings of pictures and the model has no image encoder: "
+             "give one with --image-encoder-path");
 }
 
 Engine::Engine(ModelFolder model, const EngineOptions& options)
@@ -103,10 +147,7 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
         ZT_CHECK(alike, io,
                  "transformer and transformer_2 differ in in_channels, patch_size or text_dim");
     }
-    ZT_CHECK(
-        parts.dit_config.in_channels == parts.vae_config.z_dim, unsupported,
-        "the transformer takes {} channels and the VAE has {}: only text-to-video models run today",
-        parts.dit_config.in_channels, parts.vae_config.z_dim);
+    parts.check_channels();
     ZT_CHECK(parts.dit_config.text_dim == parts.text_config.d_model, io,
              "the transformer takes text of {} channels, the text encoder gives {}",
              parts.dit_config.text_dim, parts.text_config.d_model);
@@ -119,6 +160,7 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
     parts.open_dit(false);
     if (parts.model.transformer_2) parts.open_dit(true);
     parts.open_vae();
+    if (parts.dit_config.image_dim > 0) parts.open_image_encoder();
 }
 
 Engine::~Engine() = default;
@@ -164,9 +206,10 @@ at::Tensor Engine::draw_noise(const ResolvedRequest& request) const {
     const c10::InferenceMode inference;
     const auto& vae = parts_->vae_config;
     const std::vector<std::int64_t> shape = {
-        request.request.num_outputs, parts_->dit_config.in_channels,
-        vae.latent_frames(request.num_frames), request.height / vae.scale_factor_spatial,
-        request.width / vae.scale_factor_spatial};
+        request.request.num_outputs, vae.z_dim,
+        vae.latent_frames(request.num_frames) +
+            static_cast<std::int64_t>(request.inputs.reference_images.size()),
+        request.height / vae.scale_factor_spatial, request.width / vae.scale_factor_spatial};
     if (request.request.latents.empty())
         return at::randn(shape, generator_for(request.seed), at::kFloat);
 
@@ -185,37 +228,52 @@ at::Tensor Engine::draw_noise(const ResolvedRequest& request) const {
 }
 
 at::Tensor Engine::denoise(const ResolvedRequest& request, const TextEmbeddings& text,
-                           int from_step, int to_step, const at::Tensor& latents,
-                           const RunControl& control, Report& report) {
+                           const VisualConditions& visual, int from_step, int to_step,
+                           const at::Tensor& latents, const RunControl& control, Report& report) {
     const c10::InferenceMode inference;
-    const Timer timer;
-    auto scheduler =
-        scheduler_of(parts_->model.scheduler, request.request, request.num_inference_steps);
-    const bool two_experts = request.boundary_ratio.has_value();
-    DenoiseOptions options;
-    options.expert = [this](ExpertKind kind) {
-        const bool low_noise = kind == ExpertKind::low_noise;
-        parts_->close(low_noise ? parts_->transformer : parts_->transformer_2);
-        auto& part = parts_->open_dit(low_noise);
-        part.keep();
-        return Expert{&part.layers, part.residency.get()};
-    };
-    options.two_experts = two_experts;
-    options.boundary_ratio = request.boundary_ratio.value_or(0);
-    options.guidance_scale = request.guidance_scale;
-    options.guidance_scale_2 = request.guidance_scale_2;
-    options.text = text.prompt;
-    options.negative = text.negative;
-
     // The generator stands where it stood after the initial noise was drawn.
     at::Generator generator = generator_for(request.seed);
     if (request.request.latents.empty()) at::randn(latents.sizes(), generator, at::kFloat);
-    DenoiseLoop loop(std::move(options), std::move(scheduler), generator);
-    LoopState state = loop.begin(latents.to(parts_->compute.device, at::kFloat), from_step);
+    return parts_->run_loop(request, text, visual, from_step, to_step, latents, generator, control,
+                            report);
+}
+
+at::Tensor Engine::Parts::run_loop(const ResolvedRequest& request, const TextEmbeddings& prompts,
+                                   const VisualConditions& visual, int from_step, int to_step,
+                                   const at::Tensor& latents, at::Generator& generator,
+                                   const RunControl& control, Report& report) {
+    const Timer timer;
+    DenoiseOptions loop_options;
+    loop_options.expert = [this](ExpertKind kind) {
+        const bool low_noise = kind == ExpertKind::low_noise;
+        close(low_noise ? transformer : transformer_2);
+        auto& part = open_dit(low_noise);
+        part.keep();
+        return Expert{&part.layers, part.residency.get()};
+    };
+    loop_options.two_experts = request.boundary_ratio.has_value();
+    loop_options.boundary_ratio = request.boundary_ratio.value_or(0);
+    loop_options.guidance_scale = request.guidance_scale;
+    loop_options.guidance_scale_2 = request.guidance_scale_2;
+    loop_options.text = prompts.prompt;
+    loop_options.negative = prompts.negative;
+    const auto on_device = [this](const at::Tensor& tensor) {
+        return tensor.defined() ? tensor.to(compute.device) : tensor;
+    };
+    loop_options.image = on_device(visual.image);
+    loop_options.channels = on_device(visual.channels);
+    loop_options.known_frames = on_device(visual.known_frames);
+    loop_options.control = on_device(visual.control);
+    loop_options.control_scale = request.conditioning_scale;
+    loop_options.pose = on_device(visual.pose);
+    loop_options.faces = on_device(visual.faces);
+    DenoiseLoop loop(std::move(loop_options), scheduler_of(request), generator);
+    LoopState state = loop.begin(latents.to(compute.device, at::kFloat), from_step);
     loop.run(state, to_step, control,
              [&report](double seconds) { report.step_seconds.push_back(seconds); });
-    parts_->close(parts_->transformer);
-    parts_->close(parts_->transformer_2);
+    generator.set_state(state.generator);
+    close(transformer);
+    close(transformer_2);
     report.add_stage(Stage::denoise, timer.seconds());
     return state.latents.to(at::kCPU);
 }
@@ -268,11 +326,26 @@ at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback&
              format_bytes(peak), format_bytes(free));
     ops::reset_peak_memory();
     try {
-        const at::Tensor noise = draw_noise(request);
+        if (request.task == Task::animate || request.task == Task::replace) {
+            const at::Tensor latents = animate(request, sink, control, report);
+            report.measured_peak_bytes = ops::process_memory().peak_resident;
+            return latents;
+        }
+        at::Tensor start = draw_noise(request);
         const TextEmbeddings text = encode_text(request, control, report);
-        const at::Tensor latents =
-            denoise(request, text, 0, request.num_steps, noise, control, report);
-        if (sink) decode(latents, sink, control, report);
+        const VisualConditions visual = encode_visual(request, control, report);
+        if (visual.source.defined()) {
+            const double sigma = parts_->scheduler_of(request)
+                                     ->sigmas()[static_cast<std::size_t>(request.first_step)];
+            start = start.mul(sigma).add_(visual.source, 1 - sigma);
+        }
+        const at::Tensor latents = denoise(request, text, visual, request.first_step,
+                                           request.last_step, start, control, report);
+        const auto references = static_cast<std::int64_t>(request.inputs.reference_images.size());
+        if (sink) {
+            decode(latents.narrow(2, references, latents.size(2) - references), sink, control,
+                   report);
+        }
         report.measured_peak_bytes = ops::process_memory().peak_resident;
         return latents;
     } catch (const c10::Error& error) {

@@ -1,10 +1,10 @@
 // The engine: a model's parts joined into stages, and the only room that knows the whole story.
 //
-// The parts can be called alone (encode_text, draw_noise, denoise, decode); generate() is their
-// composition. An Engine owns its model's parts and decides which of them are in memory: a part is
-// loaded when its stage begins and, unless `keep_resident`, let go when the stage ends. One Engine
-// runs one call at a time (not thread-safe); operators use all threads. Errors: zoetrope::Error
-// only, with a sentence for the user.
+// The parts can be called alone (encode_text, encode_visual, draw_noise, denoise, decode);
+// generate() is their composition. An Engine owns its model's parts and decides which of them are
+// in memory: a part is loaded when its stage begins and, unless `keep_resident`, let go when the
+// stage ends. One Engine runs one call at a time (not thread-safe); operators use all threads.
+// Errors: zoetrope::Error only, with a sentence for the user.
 #pragma once
 
 #include "base/frames.h"
@@ -13,6 +13,7 @@
 #include "engine/model_folder.h"
 #include "engine/report.h"
 #include "engine/request.h"
+#include "plan/segments.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -38,6 +39,15 @@ struct EngineOptions {
     bool lora_allow_unmatched = false;    // leave out what an adapter has too much
 };
 
+// A request's pictures and videos, read: 8-bit frames in the sizes of their files.
+struct VisualInputs {
+    std::optional<Frame> image, last_image;
+    std::vector<Frame> reference_images, video, mask;
+    std::vector<Frame> pose, face, background;
+
+    bool empty() const { return !image && reference_images.empty() && video.empty(); }
+};
+
 // A request with every default filled in and every size rounded to what the model takes.
 struct ResolvedRequest {
     Request request;  // as given
@@ -45,10 +55,13 @@ struct ResolvedRequest {
     int height = 0, width = 0, num_frames = 0;
     double fps = 0;
     int num_inference_steps = 0;
-    int num_steps = 0;  // of the denoising loop: more than those with Heun's method
     double guidance_scale = 0, guidance_scale_2 = 0;
     std::optional<double> boundary_ratio;  // unset: one expert does all steps
     std::string negative_prompt;
+    double strength = 1, conditioning_scale = 1;
+    plan::SegmentPlan segments;         // animate and replace
+    int first_step = 0, last_step = 0;  // of the scheduler's time steps: [first, last)
+    VisualInputs inputs;
     std::uint64_t seed = 0;
     std::vector<std::string> warnings;  // one sentence each: what was rounded or replaced
 
@@ -61,6 +74,17 @@ struct ResolvedRequest {
 struct TextEmbeddings {
     at::Tensor prompt;    // [1, 512, text_dim] compute dtype, zeros behind the real tokens
     at::Tensor negative;  // the same; undefined without guidance
+};
+
+// Pictures and videos as the denoiser takes them; undefined where the run has none. On the CPU.
+struct VisualConditions {
+    at::Tensor image;         // [n, 257, image_dim]: CLIP's embeddings of n pictures
+    at::Tensor channels;      // [1, 4 + z, F, h, w] fp32: which frames are given, and their latents
+    at::Tensor known_frames;  // [1, z, 1, h, w] fp32: the first latent frame itself
+    at::Tensor control;       // [1, 2 z + 64, references + F, h, w] fp32
+    at::Tensor source;        // [1, z, F, h, w] fp32: the video that is changed
+    at::Tensor pose;          // [1, z, F, h, w] fp32
+    at::Tensor faces;         // [1, 3, frames, size, size] fp32 in [-1, 1]
 };
 
 // Takes finished frames in order: output b, frames [3, n, H, W] fp32 in [0, 1] on the CPU.
@@ -96,27 +120,34 @@ public:
     TextEmbeddings encode_text(const ResolvedRequest& request, const RunControl& control,
                                Report& report);
 
+    VisualConditions encode_visual(const ResolvedRequest& request, const RunControl& control,
+                                   Report& report);
+
     // The noise that Diffusers draws for that seed: [num_outputs, C, F, h, w] fp32. Or the user's
-    // latents file.
+    // latents file. F counts a frame for each reference picture.
     at::Tensor draw_noise(const ResolvedRequest& request) const;
 
     // Steps [from_step, to_step) of the schedule over latents [B, C, F, h, w] fp32 -> the same.
     // Started in the middle, multistep schedulers begin with a first-order step.
-    at::Tensor denoise(const ResolvedRequest& request, const TextEmbeddings& text, int from_step,
-                       int to_step, const at::Tensor& latents, const RunControl& control,
-                       Report& report);
+    at::Tensor denoise(const ResolvedRequest& request, const TextEmbeddings& text,
+                       const VisualConditions& visual, int from_step, int to_step,
+                       const at::Tensor& latents, const RunControl& control, Report& report);
 
     // Latents -> frames, chunk by chunk; all frames of output 0 come before those of output 1.
     void decode(const at::Tensor& latents, const FrameCallback& sink, const RunControl& control,
                 Report& report);
 
-    // encode_text, draw_noise, denoise, decode. Without a sink (output type latent), nothing is
-    // decoded.
+    // encode_text, encode_visual, draw_noise, denoise, decode. Without a sink (output type latent),
+    // nothing is decoded.
     // -> the denoised latents [B, C, F, h, w] fp32
     at::Tensor generate(const ResolvedRequest& request, const FrameCallback& sink,
                         const RunControl& control, Report& report);
 
 private:
+    // A video of any length, segment by segment. -> the last segment's latents
+    at::Tensor animate(const ResolvedRequest& request, const FrameCallback& sink,
+                       const RunControl& control, Report& report);
+
     struct Parts;
     std::unique_ptr<Parts> parts_;
 };

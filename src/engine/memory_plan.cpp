@@ -44,10 +44,37 @@ PartBytes bytes_of_blocks(const Part<Layers>& part) {
 
 }  // namespace
 
+MemoryPlan::StageMemory Engine::Parts::plan_visual(const ResolvedRequest& request) {
+    std::int64_t pictures = 0;
+    const auto add = [&pictures](const std::vector<Frame>& frames) {
+        for (const Frame& frame : frames) pictures += static_cast<std::int64_t>(frame.rgb.size());
+    };
+    add(request.inputs.video);
+    add(request.inputs.mask);
+    add(request.inputs.reference_images);
+    MemoryPlan::StageMemory stage{"encode_image", {{"process", process_bytes}}};
+    stage.parts["pictures"] = pictures;
+    std::int64_t clip = 0;
+    if (dit_config.image_dim > 0) {
+        const auto& part = open_image_encoder();
+        const PartBytes bytes = bytes_of(*part.residency, part.layers.params());
+        clip = bytes.weights + bytes.largest;
+    }
+    const auto& part = open_vae();
+    const PartBytes bytes = bytes_of(*part.residency, part.layers.encoder_params());
+    const std::int64_t encoding =
+        bytes.weights + bytes.largest +
+        part.layers.encode_peak_bytes(request.height, request.width, vae_compute);
+    // One after the other, or both where parts stay.
+    stage.parts["encoders"] = options.keep_resident ? clip + encoding : std::max(clip, encoding);
+    return stage;
+}
+
 MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
     Parts& parts = *parts_;
     const auto element = static_cast<std::int64_t>(c10::elementSize(parts.compute.compute_dtype));
-    const LatentSize size{parts.vae_config.latent_frames(request.num_frames),
+    const auto references = static_cast<std::int64_t>(request.inputs.reference_images.size());
+    const LatentSize size{parts.vae_config.latent_frames(request.num_frames) + references,
                           request.height / parts.vae_config.scale_factor_spatial,
                           request.width / parts.vae_config.scale_factor_spatial};
     const std::int64_t branches = request.guidance() ? 2 : 1;
@@ -66,6 +93,8 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
               {"conversion", bytes.largest},
               {"activations", text.layers.activation_bytes(kTextLength, element)}}});
     }
+    if (request.task != Task::t2v && request.task != Task::t2i)
+        plan.stages.push_back(parts.plan_visual(request));
     {
         PartBytes bytes;
         std::int64_t adapters = 0;

@@ -236,6 +236,18 @@ std::string settings_json(const ResolvedRequest& request, const Engine& engine) 
         json["boundary_ratio"] = *request.boundary_ratio;
         json["guidance_scale_2"] = request.guidance_scale_2;
     }
+    const Request& given = request.request;
+    const auto add_file = [&json](const char* key, const std::filesystem::path& file) {
+        if (!file.empty()) json[key] = file.filename().string();
+    };
+    add_file("image", given.image);
+    add_file("last_image", given.last_image);
+    for (const auto& file : given.reference_images)
+        json["reference_images"].push_back(file.filename().string());
+    add_file("video", given.video);
+    add_file("mask_video", given.mask_video);
+    if (request.task == Task::v2v) json["strength"] = request.strength;
+    if (request.task == Task::vace) json["conditioning_scale"] = request.conditioning_scale;
     if (request.request.flow_shift) json["flow_shift"] = *request.request.flow_shift;
     if (request.request.sigma_schedule) json["sigma_schedule"] = *request.request.sigma_schedule;
     if (request.request.sigmas) json["sigmas"] = *request.request.sigmas;

@@ -8,9 +8,12 @@
 #include "denoise/dit.h"
 #include "denoise/scheduler.h"
 #include "engine/engine.h"
+#include "engine/tasks.h"
 #include "text/tokenizer.h"
 #include "text/umt5.h"
 #include "vae/vae.h"
+#include "vision/clip.h"
+#include "vision/pixels.h"
 #include "weights/adapters.h"
 #include "weights/layouts.h"
 #include "weights/params.h"
@@ -72,6 +75,23 @@ struct Engine::Parts {
     std::optional<Tokenizer> tokenizer;
     std::unique_ptr<Part<Dit>> transformer, transformer_2;
     std::unique_ptr<Part<Vae>> vae;
+    std::unique_ptr<Part<ClipVision>> image_encoder;
+
+    ModelKind kind() const;
+    // Errors: io, unsupported, not_found where the parts do not fit each other.
+    void check_channels() const;
+    // With its time steps set.
+    std::unique_ptr<Scheduler> scheduler_of(const ResolvedRequest& request) const;
+    // Steps [from_step, to_step); the generator goes on.
+    at::Tensor run_loop(const ResolvedRequest& request, const TextEmbeddings& prompts,
+                        const VisualConditions& visual, int from_step, int to_step,
+                        const at::Tensor& latents, at::Generator& generator,
+                        const RunControl& control, Report& report);
+    // CLIP's embeddings of the first picture and the last, where the model takes both.
+    // -> [n, tokens, image_dim]
+    at::Tensor encode_pictures(const VisualInputs& inputs);
+
+    MemoryPlan::StageMemory plan_visual(const ResolvedRequest& request);
 
     std::vector<AdapterFile> adapters;
     AdapterMode adapter_mode = AdapterMode::runtime;
@@ -83,16 +103,19 @@ struct Engine::Parts {
     void apply_adapters(bool low_noise);
 
     // Open where they are not.
+    Part<ClipVision>& open_image_encoder();
     Part<Umt5Encoder>& open_text();
     Part<Dit>& open_dit(bool low_noise);
     Part<Vae>& open_vae();
     // Lets a part go, unless parts stay resident.
     template <typename Layers>
     void close(std::unique_ptr<Part<Layers>>& part) {
-        if (options.keep_resident) return;
+        if (options.keep_resident || hold) return;
         part.reset();
         release_memory();
     }
+
+    bool hold = false;  // parts stay until it is false again: a run of several segments
 
 private:
     static void release_memory();

@@ -1,6 +1,7 @@
 // The engine's door to the preprocessing of driving clips (preprocess/preprocess.h).
 #pragma once
 
+#include "preprocess/cache.h"
 #include "preprocess/preprocess.h"
 
 #include <filesystem>

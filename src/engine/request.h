@@ -31,6 +31,19 @@ struct Request {
     std::string prompt;
     std::optional<std::string> negative_prompt;
 
+    // Pictures and videos; empty: none.
+    std::filesystem::path image, last_image;              // first and last frame
+    std::vector<std::filesystem::path> reference_images;  // vace
+    std::filesystem::path video;                          // v2v: the source; vace: the control
+    std::filesystem::path mask_video;                     // vace: white is made anew
+    std::filesystem::path pose_video, face_video, background_video;  // animate, replace
+    std::optional<double> strength;            // v2v: part of the steps that is run, default 0.8
+    std::optional<double> conditioning_scale;  // vace: weight of the control, default 1
+
+    // Long videos; unset: the task's own way.
+    std::optional<std::string> segment_policy;  // off, vanilla, auto, auto_lim, exact
+    std::optional<int> segment_length, segment_max_length, segment_overlap;  // frames
+
     std::optional<int> height;      // pixels
     std::optional<int> width;       // pixels
     std::optional<int> num_frames;  // 4n + 1

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/error_context.h"
 #include "denoise/sigmas.h"
+#include "engine/inputs.h"
 #include "engine/known_models.h"
 #include "engine/parts.h"
 #include "text/clean.h"
@@ -50,17 +51,6 @@ Defaults defaults_of(const ModelFolder& model) {
     return defaults;
 }
 
-Task resolve_task(Task wanted, int num_frames) {
-    switch (wanted) {
-        case Task::automatic: return num_frames == 1 ? Task::t2i : Task::t2v;
-        case Task::t2v:
-        case Task::t2i: return wanted;
-        default:
-            fail(ErrorKind::unsupported, "--task {} is not built yet: t2v and t2i run today",
-                 name_of(wanted));
-    }
-}
-
 // Down to a multiple, with a sentence where that changes it.
 int round_size(const char* flag, int given, int multiple, std::vector<std::string>& warnings) {
     ZT_CHECK(given >= multiple && given <= kLargestSide, bad_request,
@@ -74,6 +64,86 @@ int round_size(const char* flag, int given, int multiple, std::vector<std::strin
     return rounded;
 }
 
+// The sides of a video where none is given: the default area in the proportions of the picture or
+// the video, as the Wan models are used; VACE keeps a control video's size up to that area.
+void follow_inputs(Defaults& defaults, const VisualInputs& inputs, Task task) {
+    const Frame* frame = inputs.image            ? &*inputs.image
+                         : !inputs.video.empty() ? &inputs.video.front()
+                                                 : nullptr;
+    if (frame == nullptr) return;
+    const double height = frame->height, width = frame->width;
+    const double area = static_cast<double>(defaults.height) * defaults.width;
+    if (task == Task::vace && height * width <= area) {
+        defaults.height = frame->height;
+        defaults.width = frame->width;
+        return;
+    }
+    const double scale = task == Task::vace
+                             ? std::min(defaults.width / width, defaults.height / height)
+                             : std::sqrt(area / (height * width));
+    const auto side = [&](double length) {
+        return static_cast<int>(task == Task::vace ? length * scale : std::round(length * scale));
+    };
+    defaults.height = side(height);
+    defaults.width = side(width);
+}
+
+// The videos of an animation: as long as the pose video, or as many frames as were asked for.
+int frames_of_animation(const VisualInputs& inputs, const Request& request) {
+    const int poses = static_cast<int>(inputs.pose.size());
+    const int wanted = request.num_frames.value_or(poses);
+    ZT_CHECK(poses >= 2 && wanted <= poses, bad_request,
+             "--pose-video has {} frames and {} are wanted: 2 at least and as many as are wanted "
+             "are needed",
+             poses, wanted);
+    const auto check = [&](const char* flag, const std::vector<Frame>& frames) {
+        ZT_CHECK(frames.empty() || static_cast<int>(frames.size()) >= wanted, bad_request,
+                 "{} has {} frames and --pose-video has {}: as many are needed", flag,
+                 frames.size(), poses);
+    };
+    check("--face-video", inputs.face);
+    check("--background-video", inputs.background);
+    check("--mask-video", inputs.mask);
+    return wanted;
+}
+
+plan::SegmentPlan segments_of(const Request& request, int num_frames) {
+    plan::SegmentRequest wanted{.num_frames = num_frames};
+    if (request.segment_policy) {
+        wanted.policy = plan::parse_segment_policy(*request.segment_policy);
+    } else if (request.segment_length) {
+        wanted.policy = plan::SegmentPolicy::vanilla;
+    }
+    wanted.length = request.segment_length;
+    wanted.max_length = request.segment_max_length.value_or(wanted.max_length);
+    wanted.overlap = request.segment_overlap.value_or(wanted.overlap);
+    // Until a calibration of this machine says otherwise: attention's part is half of the whole at
+    // Animate's own window.
+    return plan::plan_segments(wanted, [](int length) {
+        const double windows = static_cast<double>(length) / plan::kDefaultLength;
+        return windows + windows * windows;
+    });
+}
+
+// Frames of a video as a run takes them: all that the VAE's groups hold.
+int frames_of_video(int wanted, bool given, int read, int temporal,
+                    std::vector<std::string>& warnings) {
+    if (given) {
+        ZT_CHECK(wanted <= read, bad_request,
+                 "--num-frames is {} and --video has {} frames: give at most that many", wanted,
+                 read);
+        return wanted;
+    }
+    ZT_CHECK(read >= 1, bad_request, "--video has no frames");
+    const int used = (read - 1) / temporal * temporal + 1;
+    if (used != read) {
+        warnings.push_back(fmt::format(
+            "--video has {} frames, which is not {}n+1, as the VAE needs: the first {} are used",
+            read, temporal, used));
+    }
+    return used;
+}
+
 // To 4n + 1 as Diffusers does it: 16 becomes 17, 15 becomes 13.
 int round_frames(int given, int temporal, std::vector<std::string>& warnings) {
     ZT_CHECK(given >= 1 && given <= kMostFrames, bad_request,
@@ -84,6 +154,19 @@ int round_frames(int given, int temporal, std::vector<std::string>& warnings) {
         fmt::format("--num-frames {} is not {}n+1, which the VAE needs: {} frames are made", given,
                     temporal, rounded));
     return rounded;
+}
+
+constexpr double kDefaultStrength = 0.8;  // of WanVideoToVideoPipeline
+
+// Video-to-video runs the last int(steps * strength) steps.
+int first_step_of(double strength, int steps) {
+    ZT_CHECK(strength > 0 && strength <= 1, bad_request,
+             "--strength is {}: accepted are numbers above 0, up to 1", strength);
+    const int run = static_cast<int>(steps * strength);
+    ZT_CHECK(run >= 1, bad_request,
+             "--strength {} of {} steps is less than one step: give more of either", strength,
+             steps);
+    return steps - run;
 }
 
 // Throws unless a prompt is UTF-8 without NUL, which would end the text in a file's metadata.
@@ -125,19 +208,48 @@ ResolvedRequest Engine::resolve(const Request& request) const {
                                             parts_->dit_config.patch_size[1]);
     const int multiple_w = static_cast<int>(parts_->vae_config.scale_factor_spatial *
                                             parts_->dit_config.patch_size[2]);
+    const int temporal = static_cast<int>(parts_->vae_config.scale_factor_temporal);
     auto& warnings = resolved.warnings;
-    resolved.height =
-        round_size("--height", request.height.value_or(defaults.height), multiple_h, warnings);
-    resolved.width =
-        round_size("--width", request.width.value_or(defaults.width), multiple_w, warnings);
+    const bool moved = parts_->kind() == ModelKind::animate;
     const int wanted_frames =
-        request.num_frames.value_or(request.task == Task::t2i ? 1 : defaults.num_frames);
-    resolved.num_frames = round_frames(
-        wanted_frames, static_cast<int>(parts_->vae_config.scale_factor_temporal), warnings);
-    resolved.task = resolve_task(request.task, resolved.num_frames);
+        request.num_frames.value_or(moved                       ? 1
+                                    : request.task == Task::t2i ? 1
+                                                                : defaults.num_frames);
+    resolved.num_frames = moved ? wanted_frames : round_frames(wanted_frames, temporal, warnings);
+    resolved.task = resolve_task(parts_->kind(), parts_->dit_config.pos_embed_seq_len > 0, request,
+                                 resolved.num_frames);
     ZT_CHECK(resolved.task != Task::t2i || resolved.num_frames == 1, bad_request,
              "--task t2i makes one frame, --num-frames is {}: leave one of them out",
              wanted_frames);
+    resolved.inputs = read_inputs(request, request.num_frames ? resolved.num_frames : 0);
+    if (moved) {
+        resolved.num_frames = frames_of_animation(resolved.inputs, request);
+        resolved.segments = segments_of(request, resolved.num_frames);
+        warnings.insert(warnings.end(), resolved.segments.warnings.begin(),
+                        resolved.segments.warnings.end());
+        if (resolved.segments.dropped_frames > 0) {
+            warnings.push_back(fmt::format("the last {} frames of the driving video are left out",
+                                           resolved.segments.dropped_frames));
+            resolved.num_frames -= resolved.segments.dropped_frames;
+        }
+        ZT_CHECK(request.num_outputs == 1, unsupported,
+                 "--num-outputs {} with --task {}: one video at a time runs today",
+                 request.num_outputs, name_of(resolved.task));
+    } else if (!resolved.inputs.video.empty()) {
+        resolved.num_frames =
+            frames_of_video(resolved.num_frames, request.num_frames.has_value(),
+                            static_cast<int>(resolved.inputs.video.size()), temporal, warnings);
+    }
+    ZT_CHECK(resolved.task != Task::flf2v || resolved.num_frames > temporal, bad_request,
+             "--task flf2v needs a first and a last frame: --num-frames {} is too few, {} are the "
+             "least",
+             resolved.num_frames, temporal + 1);
+    Defaults size = defaults;
+    if (!request.height && !request.width) follow_inputs(size, resolved.inputs, resolved.task);
+    resolved.height =
+        round_size("--height", request.height.value_or(size.height), multiple_h, warnings);
+    resolved.width =
+        round_size("--width", request.width.value_or(size.width), multiple_w, warnings);
 
     resolved.fps = request.fps.value_or(defaults.fps);
     ZT_CHECK(std::isfinite(resolved.fps) && resolved.fps > 0 && resolved.fps <= 1000, bad_request,
@@ -173,9 +285,18 @@ ResolvedRequest Engine::resolve(const Request& request) const {
              "--num-outputs is {}: accepted are 1 to {}", request.num_outputs, kMostOutputs);
     resolved.negative_prompt = request.negative_prompt.value_or(defaults.negative_prompt);
     resolved.seed = request.seed ? *request.seed : random_seed();
-    // Refuses unknown names and settings before anything runs.
-    const auto scheduler = scheduler_of(model.scheduler, request, resolved.num_inference_steps);
-    resolved.num_steps = static_cast<int>(scheduler->timesteps().size());
+    const auto scheduler = parts_->scheduler_of(resolved);  // refuses unknown names and settings
+    resolved.last_step = static_cast<int>(scheduler->timesteps().size());
+    if (resolved.task == Task::v2v) {
+        resolved.strength = request.strength.value_or(kDefaultStrength);
+        // Heun's method has two time steps for one.
+        const int order = resolved.last_step > resolved.num_inference_steps ? 2 : 1;
+        resolved.first_step =
+            order * first_step_of(resolved.strength, resolved.num_inference_steps);
+    }
+    resolved.conditioning_scale = request.conditioning_scale.value_or(1);
+    ZT_CHECK(std::isfinite(resolved.conditioning_scale), bad_request,
+             "--conditioning-scale is not a finite number");
     if (!request.latents.empty()) draw_noise(resolved);  // refuses a file that does not fit
     return resolved;
 }

@@ -12,6 +12,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/sum.h>
+#include <c10/core/InferenceMode.h>
 
 #include <vector>
 
@@ -33,8 +34,8 @@ constexpr std::int64_t kRowPadding = 16;
 constexpr std::int64_t kPanelLimit = std::int64_t{64} << 20;  // bytes
 constexpr std::int64_t kRowsLimit = std::int64_t{6} << 20;    // bytes
 constexpr float kInt8Range = 127;
-// Elements of a weight that are quantised at a time: 16 MiB in float32.
-constexpr std::int64_t kQuantisedElements = std::int64_t{1} << 22;
+// Elements of a weight that a thread quantises at a time: 512 KiB in float32, in its second cache.
+constexpr std::int64_t kQuantisedElements = std::int64_t{1} << 17;
 constexpr float kLeastMagnitude = 1e-30F;  // of a row of weights: one of zeros is divided by it
 
 struct Row {
@@ -436,18 +437,25 @@ bool takes_int8(at::Device device, at::ScalarType dtype) {
 }
 
 Matrix quantise_int8_rows(const at::Tensor& weight) {
+    const std::int64_t rows = weight.size(0);
     Matrix matrix{.data = at::empty(weight.sizes(), weight.options().dtype(at::kChar)),
                   .layout = MatrixLayout::int8_rows,
-                  .factors = at::empty({weight.size(0)}, weight.options().dtype(at::kFloat))};
+                  .factors = at::empty({rows}, weight.options().dtype(at::kFloat)),
+                  .sums = at::empty({rows}, weight.options().dtype(at::kInt))};
     const std::int64_t step = std::max<std::int64_t>(1, kQuantisedElements / weight.size(1));
-    for (std::int64_t first = 0; first < weight.size(0); first += step) {
-        const std::int64_t count = std::min(step, weight.size(0) - first);
-        const at::Tensor rows = weight.narrow(0, first, count).to(at::kFloat);
+    share_out(ceil_div(rows, step), threads(), [&](std::int64_t chunk, auto) {
+        const c10::InferenceMode inference;  // each thread has its own
+        const std::int64_t first = chunk * step;
+        const std::int64_t count = std::min(step, rows - first);
+        const at::Tensor numbers = weight.narrow(0, first, count).to(at::kFloat, false, true);
         const at::Tensor factors =
-            at::amax(at::abs(rows), {1}).clamp_min_(kLeastMagnitude).div_(kInt8Range);
-        matrix.data.narrow(0, first, count).copy_((rows / factors.unsqueeze(1)).round_());
+            at::amax(at::abs(numbers), {1}).clamp_min_(kLeastMagnitude).div_(kInt8Range);
+        numbers.div_(factors.unsqueeze(1)).round_();
+        matrix.data.narrow(0, first, count).copy_(numbers);
         matrix.factors.narrow(0, first, count).copy_(factors);
-    }
+        // Exact: whole numbers below 2^24 (127 times up to 132,000 of them).
+        matrix.sums.narrow(0, first, count).copy_(at::sum(numbers, {1}));
+    });
     return matrix;
 }
 
@@ -461,7 +469,7 @@ Matrix quantise_int8(const at::Tensor& weight) {
     Matrix matrix{.data = at::empty({panels, bytes}, at::kByte),
                   .layout = MatrixLayout::int8,
                   .factors = rows.factors,
-                  .sums = at::sum(rows.data, {1}, false, at::kInt),
+                  .sums = rows.sums,
                   .features = {columns, in}};
     share_out(panels, threads(), [&](std::int64_t panel, auto) {
         const std::int64_t first = panel * kernel.layout.columns;

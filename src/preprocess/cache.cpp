@@ -102,7 +102,7 @@ bool take_from_cache(const fs::path& cache, const std::string& key, const fs::pa
         fs::create_directories(target);
         for (const auto& file : fs::directory_iterator(kept)) {
             const fs::path name = target / file.path().filename();
-            const fs::path part = target / ("." + file.path().filename().string() + ".part");
+            const fs::path part = target / fmt::format(".{}.part", file.path().filename().string());
             fs::copy_file(file.path(), part, fs::copy_options::overwrite_existing);
             fs::rename(part, name);
         }

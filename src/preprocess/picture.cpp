@@ -9,6 +9,7 @@ namespace zoetrope::preprocess {
 namespace {
 
 constexpr std::size_t kChannels = 3;
+constexpr int kStep = 16;        // sides of frames that the models take are multiples of it
 constexpr int kWeightBits = 11;  // OpenCV's fixed point of 8-bit bilinear weights
 constexpr int kWeightOne = 1 << kWeightBits;
 
@@ -182,7 +183,6 @@ Frame padded_resize(const Frame& picture, int width, int height, Resampling resa
 }
 
 Size size_by_area(Size picture, std::int64_t area) {
-    constexpr int kStep = 16;
     const double shape = static_cast<double>(picture.width) / picture.height;
     const double height = std::sqrt(static_cast<double>(area) / shape);
     const double width = static_cast<double>(area) / height;

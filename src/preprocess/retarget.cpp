@@ -222,7 +222,7 @@ Retargeter::Retargeter(const PosedPicture& first, const PosedPicture& character,
     std::array<double, kBones> lengths{};
     for (std::size_t i = 0; i < kBones; ++i) lengths[i] = source.bone(i) * ratios_[i];
     const Body fitted = placed(source.places, lengths);
-    const auto whole = {kRightAnkle, kLeftAnkle, kRightHip, kLeftHip};
+    const std::initializer_list<std::size_t> whole = {kRightAnkle, kLeftAnkle, kRightHip, kLeftHip};
     if (source.inside(whole) && target.inside(whole)) {  // stands on the same ground
         const auto& t = target.places;
         const double ground = std::max((t[kRightAnkle].y + t[kRightToes].y) / 2,
