@@ -154,7 +154,7 @@ class Commands(CommandLine):
 
     def test_help_of_the_others(self):
         for words in (["--help"], ["-h"], ["plan", "--help"], ["inspect", "--help"], ["pull", "--help"],
-                      ["bench", "--help"], ["bench", "model", "--help"], ["bench", "kernels", "--help"]):
+                      ["preprocess", "--help"], ["bench", "--help"], ["bench", "model", "--help"], ["bench", "kernels", "--help"]):
             out, err = self.call(*words)
             self.assertIn("zoetrope", out)
             self.assertEqual(err, "")
@@ -167,6 +167,24 @@ class Commands(CommandLine):
         for what in ("serving", "quality"):
             self.refused("bench", what, names=[what, "not built yet"])
         self.refused("bench", "models", names=["'models'", "model"])
+
+    def test_preprocess_refuses(self):
+        clip = self.folder / "clip.mp4"
+        clip.write_bytes(b"no video at all")
+        for words, names in (
+            ([], ["--video is missing"]),
+            (["--video", "none.mp4", "--output-path", "x"], ["--video", "none.mp4"]),
+            (["--video", str(clip)], ["--output-path is missing"]),
+            (["--resolution-area", "1280"], ["--resolution-area", "1280x720"]),
+            (["--person", "tallest"], ["--person", "largest, center"]),
+            (["--on-bad-frame", "skip"], ["--on-bad-frame", "hold, interpolate"]),
+            (["--mask-k", "0"], ["--mask-k", "1 to 501"]),
+            (["--fps", "-1"], ["--fps", "0 to 1000"]),
+            (["--segmenter", "sam.onnx"], ["--segmenter", "not built yet"]),
+        ):
+            if words and "--video" not in words:
+                words = ["--video", str(clip), "--output-path", "x", *words]
+            self.refused("preprocess", *words, names=names)
 
     def test_full_disk_under_stdout(self):
         with open("/dev/full", "w") as full:

@@ -408,19 +408,27 @@ TEST(Pipeline, KeepsTheOrder) {
     }
 }
 
-TEST(Pipeline, EndsWithTheFirstErrorAndWithAStop) {
+TEST(Pipeline, EndsWithTheFirstError) {
     std::atomic<int> done = 0;
-    const std::vector<PipelineStage> failing = {{.name = "work", .work = [&](std::size_t) {
-                                                     if (++done == 3) fail(ErrorKind::io, "broken");
-                                                 }}};
+    const std::vector<PipelineStage> stages = {{.name = "work", .work = [&](std::size_t) {
+                                                    if (++done >= 3) fail(ErrorKind::io, "broken");
+                                                }}};
     const auto endless = [](std::size_t) { return true; };
-    EXPECT_EQ(error_of([&] { run_pipeline({.threads = 3}, endless, failing); }).second, "broken");
+    EXPECT_EQ(error_of([&] { run_pipeline({.threads = 3}, endless, stages); }).second, "broken");
+    const auto failing = [&](std::size_t) -> bool { fail(ErrorKind::io, "no frame"); };
+    EXPECT_EQ(error_of([&] { run_pipeline({.threads = 2}, failing, stages); }).second, "no frame");
+}
+
+TEST(Pipeline, EndsWhenItIsAskedTo) {
+    std::atomic<int> done = 0;
     std::stop_source stop;
-    const std::vector<PipelineStage> stopping = {{.name = "work", .work = [&](std::size_t) {
-                                                      if (++done == 50) stop.request_stop();
-                                                  }}};
-    const auto report = run_pipeline({.threads = 2, .stop = stop.get_token()}, endless, stopping);
-    EXPECT_LT(report.items, 100);
+    const std::vector<PipelineStage> stages = {{.name = "work", .work = [&](std::size_t) {
+                                                    if (++done >= 50) stop.request_stop();
+                                                }}};
+    const auto endless = [](std::size_t) { return true; };
+    const auto report = run_pipeline({.threads = 2, .stop = stop.get_token()}, endless, stages);
+    EXPECT_GE(report.items, 50);
+    EXPECT_LT(report.items, 60);
 }
 
 TEST(Cache, KeepsFilesUnderTheirContent) {

@@ -19,7 +19,7 @@ namespace zoetrope::preprocess {
 
 struct TensorInfo {
     std::string name;
-    std::vector<std::int64_t> shape;  // open dimensions of an input count as 1
+    std::vector<std::int64_t> shape;
 
     std::int64_t elements() const;
 };
@@ -29,7 +29,9 @@ std::string openvino_version();
 
 class Network {
 public:
-    Network(const std::filesystem::path& file, int threads);
+    // sizes: what the first input's dimensions become where the file leaves them open; without it,
+    // and for other inputs, 1.
+    Network(const std::filesystem::path& file, int threads, std::vector<std::int64_t> sizes = {});
     ~Network();
     Network(Network&&) noexcept;
     Network& operator=(Network&&) noexcept;

@@ -11,7 +11,7 @@ std::string openvino_version() { return ""; }
 struct Network::Request::State {};
 struct Network::Compiled {};
 
-Network::Network(const std::filesystem::path& file, int) {
+Network::Network(const std::filesystem::path& file, int, std::vector<std::int64_t>) {
     fail(ErrorKind::unsupported,
          "{} needs OpenVINO, and this program was built without it: run `make setup` and build "
          "again (docs/setup.md), or give prepared videos",

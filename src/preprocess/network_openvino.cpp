@@ -68,16 +68,18 @@ struct Network::Compiled {
 namespace {
 
 // Networks are read whatever their element type; this asks for fp32 at both ends and fixes open
-// dimensions to 1.
-std::shared_ptr<ov::Model> read(const std::filesystem::path& file) {
+// dimensions.
+std::shared_ptr<ov::Model> read(const std::filesystem::path& file,
+                                const std::vector<std::int64_t>& sizes) {
     auto model = core().read_model(file.string());
     std::map<std::size_t, ov::PartialShape> shapes;
     for (std::size_t i = 0; i < model->inputs().size(); ++i) {
         ov::PartialShape shape = model->input(i).get_partial_shape();
         ZT_CHECK(shape.rank().is_static(), io, "{}: input {} has no fixed number of dimensions",
                  file.string(), i);
-        for (auto& size : shape) {
-            if (size.is_dynamic()) size = 1;
+        for (std::size_t k = 0; k < shape.size(); ++k) {
+            const bool known = i == 0 && k < sizes.size();
+            if (shape[k].is_dynamic()) shape[k] = known ? sizes[k] : 1;
         }
         shapes[i] = shape;
     }
@@ -92,16 +94,16 @@ std::shared_ptr<ov::Model> read(const std::filesystem::path& file) {
 
 }  // namespace
 
-Network::Network(const std::filesystem::path& file, int threads)
+Network::Network(const std::filesystem::path& file, int threads, std::vector<std::int64_t> sizes)
     : compiled_(std::make_unique<Compiled>()) {
     ZT_CHECK(std::filesystem::is_regular_file(file), not_found,
              "{}: there is no such network file (ONNX or TFLite)", file.string());
     compiled_->file = file;
     guarded(file, "read", [&] {
-        compiled_->model =
-            core().compile_model(read(file), "CPU", ov::hint::inference_precision(ov::element::f32),
-                                 ov::inference_num_threads(threads), ov::num_streams(threads),
-                                 ov::hint::enable_cpu_pinning(false));
+        compiled_->model = core().compile_model(
+            read(file, sizes), "CPU", ov::hint::inference_precision(ov::element::f32),
+            ov::inference_num_threads(threads), ov::num_streams(threads),
+            ov::hint::enable_cpu_pinning(false));
     });
     guarded(file, "use", [&] {
         for (const auto& port : compiled_->model.inputs())

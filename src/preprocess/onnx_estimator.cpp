@@ -14,7 +14,8 @@ class OnnxEstimator : public PersonEstimator {
 public:
     OnnxEstimator(const std::filesystem::path& detector, const std::filesystem::path& pose,
                   const std::filesystem::path& masks_from, const EstimatorOptions& options)
-        : detector_(detector, options.threads), pose_(pose, options.threads) {
+        : detector_(detector, options.threads, {1, 3, 640, 640}),
+          pose_(pose, options.threads, {1, 3, 256, 192}) {
         check_detector();
         check_pose();
         if (options.masks && !masks_from.empty())
