@@ -115,7 +115,8 @@ TEST(Segments, LengthsThatAreNot4kPlus1AreRoundedDown) {
     const SegmentPlan plan =
         plan_of({.num_frames = 308, .policy = SegmentPolicy::exact, .max_length = 64});
     const std::vector<int> lengths = lengths_of(plan);
-    EXPECT_EQ(*std::max_element(lengths.begin(), lengths.end()), 61);
+    // 61 is the longest that is allowed; six segments cost least when they are alike.
+    EXPECT_EQ(*std::max_element(lengths.begin(), lengths.end()), 53);
     EXPECT_EQ(round_down(4), 1);
     EXPECT_EQ(round_down(5), 5);
     EXPECT_EQ(round_up(1), 1);

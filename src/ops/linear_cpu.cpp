@@ -436,7 +436,10 @@ bool takes_int8(at::Device device, at::ScalarType dtype) {
            (dtype == at::kBFloat16 || dtype == at::kFloat);
 }
 
-Matrix quantise_int8_rows(const at::Tensor& weight) {
+namespace {
+
+// Rows of 8-bit numbers, their factors and their sums.
+Matrix quantise_rows(const at::Tensor& weight) {
     const std::int64_t rows = weight.size(0);
     Matrix matrix{.data = at::empty(weight.sizes(), weight.options().dtype(at::kChar)),
                   .layout = MatrixLayout::int8_rows,
@@ -459,10 +462,18 @@ Matrix quantise_int8_rows(const at::Tensor& weight) {
     return matrix;
 }
 
+}  // namespace
+
+Matrix quantise_int8_rows(const at::Tensor& weight) {
+    Matrix matrix = quantise_rows(weight);
+    matrix.sums.reset();  // linear() does without
+    return matrix;
+}
+
 Matrix quantise_int8(const at::Tensor& weight) {
     ZT_CHECK(takes_int8(weight.device(), at::kFloat), internal, "quantise_int8: no kernel for it");
     const GemmKernel kernel = find_kernel(true, kernels::isa())->make();
-    const Matrix rows = quantise_int8_rows(weight);
+    const Matrix rows = quantise_rows(weight);
     const std::int64_t columns = weight.size(0), in = weight.size(1);
     const std::int64_t bytes = gemm_panel_bytes(kernel.layout, gemm_words(kernel.layout, in));
     const std::int64_t panels = ceil_div(columns, kernel.layout.columns);
