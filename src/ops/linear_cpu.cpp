@@ -144,8 +144,11 @@ private:
         strip_words_ =
             gemm_panel_bytes(kernel_.layout, std::min(std::max(words_, low_words_), kBlockWords)) /
             4;
-        thread_bytes_ =
-            ceil_div(4 * (rows_words_ + sums_words_ + strip_words_ + block_rows_ * slots), 64) * 64;
+        factor_words_ = block_rows_ * slots;
+        thread_bytes_ = ceil_div(4 * (rows_words_ + sums_words_ + strip_words_ + factor_words_ +
+                                      block_rows_ * hidden_stride()),
+                                 64) *
+                        64;
     }
 
     std::uint8_t* base() { return static_cast<std::uint8_t*>(workspace_.mutable_data_ptr()); }
@@ -156,16 +159,19 @@ private:
         float* sums;
         std::uint32_t* strip;
         float* factors;
+        float* hidden;  // of a low-rank addition: [block_rows_][hidden_stride()]
     };
     Scratch scratch_of(std::int64_t worker) {
         auto* rows = reinterpret_cast<std::uint32_t*>(base() + worker * thread_bytes_);
         auto* sums = reinterpret_cast<float*>(rows + rows_words_);
         auto* strip = rows + rows_words_ + sums_words_;
-        return {rows, sums, strip, reinterpret_cast<float*>(strip + strip_words_)};
+        auto* factors = reinterpret_cast<float*>(strip + strip_words_);
+        return {rows, sums, strip, factors, factors + factor_words_};
     }
 
     // Floats from one row of sums to the next.
     std::int64_t sums_stride() const { return group_ * kernel_.layout.columns; }
+    std::int64_t hidden_stride() const { return down_panels_ * kernel_.layout.columns; }
 
     // Part parts_ of the depth is that of a low-rank addition: the rows times `down`, by `up`.
     std::int64_t depth_of(std::int64_t part) const {
@@ -249,22 +255,25 @@ private:
              .factors = packed_weight_ ? scratch.factors : factors_of(part, scratch)});
     }
 
-    // The rows times `down`, packed as the last part of the depth.
-    void pack_low_rank(std::int64_t first, int count, const Scratch& scratch) const {
-        for (std::int64_t part = 0; part < parts_; ++part) {
-            if (!keeps_rows_) pack_rows(first, count, part, scratch);
-            for (std::int64_t panel = 0; panel < down_panels_; ++panel) {
-                const Strip strip{down_ + panel * down_bytes_ + offset_of(part),
-                                  down_factors_[panel * parts_ + part]};
-                const std::int64_t first_column = panel * kernel_.layout.columns;
-                multiply(strip, part, count, scratch, scratch.sums + first_column,
-                         static_cast<int>(
-                             std::min<std::int64_t>(rank_ - first_column, kernel_.layout.columns)));
-            }
+    // A part of the rows times `down`, added to the hidden sums.
+    void multiply_down(std::int64_t part, int count, const Scratch& scratch) const {
+        for (std::int64_t panel = 0; panel < down_panels_; ++panel) {
+            const std::int64_t column = panel * kernel_.layout.columns;
+            const Strip strip{down_ + panel * down_bytes_ + offset_of(part),
+                              down_factors_[panel * parts_ + part]};
+            multiply(strip, part, count, scratch,
+                     {.at = scratch.hidden + column,
+                      .stride = hidden_stride(),
+                      .columns = static_cast<int>(
+                          std::min<std::int64_t>(rank_ - column, kernel_.layout.columns))});
         }
-        kernel_.pack_rows({.source = scratch.sums,
+    }
+
+    // The hidden sums, packed as the last part of the depth.
+    void pack_hidden(int count, const Scratch& scratch) const {
+        kernel_.pack_rows({.source = scratch.hidden,
                            .type = GemmSource::fp32,
-                           .stride = sums_stride(),
+                           .stride = hidden_stride(),
                            .rows = count,
                            .elements = static_cast<int>(rank_),
                            .words = rows_of(parts_, scratch),
@@ -281,32 +290,41 @@ private:
         if (packed_weight_) measure_rows(first, count, scratch);
         for (std::int64_t part = 0; keeps_rows_ && part < parts_; ++part)
             pack_rows(first, count, part, scratch);
-        if (rank_ > 0) pack_low_rank(first, count, scratch);
         for (std::int64_t group = begin; group < end; ++group) {
             const std::int64_t low = group * group_, high = std::min(panels, low + group_);
             for (std::int64_t part = 0; part < all_parts_; ++part) {
-                if (!keeps_rows_ && part < parts_) pack_rows(first, count, part, scratch);
+                if (part < parts_) {
+                    if (!keeps_rows_) pack_rows(first, count, part, scratch);
+                    if (group == begin) multiply_down(part, count, scratch);
+                } else if (group == begin) {
+                    pack_hidden(count, scratch);
+                }
                 for (std::int64_t panel = low; panel < high; ++panel)
                     multiply(strip_of(panel, part, scratch), part, count, scratch,
-                             scratch.sums + (panel - low) * kernel_.layout.columns);
+                             {.at = scratch.sums + (panel - low) * kernel_.layout.columns,
+                              .stride = sums_stride()});
             }
             finish(first, count, first_panel_ + low, first_panel_ + high, scratch);
         }
     }
 
-    // columns: of the panel, 0 for all.
+    struct Sums {
+        float* at;
+        std::int64_t stride;
+        int columns = 0;  // of the panel; 0: all
+    };
     void multiply(const Strip& strip, std::int64_t part, int count, const Scratch& scratch,
-                  float* sums, int columns = 0) const {
+                  const Sums& sums) const {
         const std::uint32_t* rows = rows_of(part, scratch);
         kernel_.multiply({.rows = &rows,
                           .row_stride = kStride,
                           .panel = strip.panel,
                           .depth = static_cast<int>(depth_of(part)),
                           .count = count,
-                          .sums = sums,
-                          .sums_stride = sums_stride(),
+                          .sums = sums.at,
+                          .sums_stride = sums.stride,
                           .add = part > 0,
-                          .columns = columns,
+                          .columns = sums.columns,
                           .row_factors = factors_of(part, scratch),
                           .factor = strip.factor});
     }
@@ -366,7 +384,8 @@ private:
     std::int64_t group_ = 0;   // panels
     bool keeps_rows_ = false;  // those of the whole depth stay packed while a block is worked on
     bool shares_panels_ = false;
-    std::int64_t rows_words_ = 0, sums_words_ = 0, strip_words_ = 0, thread_bytes_ = 0;
+    std::int64_t rows_words_ = 0, sums_words_ = 0, strip_words_ = 0, factor_words_ = 0;
+    std::int64_t thread_bytes_ = 0;
     at::Tensor workspace_;
     std::int64_t first_panel_ = 0;   // of those that are packed now
     float* down_factors_ = nullptr;  // [down_panels_][parts_]

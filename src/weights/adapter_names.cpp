@@ -121,6 +121,8 @@ constexpr Names kBlockNames[] = {
     {"ffn.net.0.proj", "ffn.0"},
     {"ffn.net.2", "ffn.2"},
     {"scale_shift_table", "modulation"},
+    {"proj_in", "before_proj"},  // of VACE's side blocks
+    {"proj_out", "after_proj"},
 };
 constexpr Names kOuterNames[] = {
     {"condition_embedder.text_embedder.linear_1", "text_embedding.0"},
@@ -145,10 +147,12 @@ std::string find_original(std::span<const Names> table, std::string_view canonic
 
 // The name that the original Wan repositories have for a module.
 std::string original_module(const std::string& canonical) {
-    if (!canonical.starts_with("blocks.")) return find_original(kOuterNames, canonical);
-    const std::size_t dot = canonical.find('.', std::string_view("blocks.").size());
-    if (dot == std::string::npos) return canonical;
-    return canonical.substr(0, dot + 1) + find_original(kBlockNames, canonical.substr(dot + 1));
+    for (const std::string_view blocks : {"blocks.", "vace_blocks."}) {
+        const std::size_t dot = canonical.find('.', blocks.size());
+        if (!canonical.starts_with(blocks) || dot == std::string::npos) continue;
+        return canonical.substr(0, dot + 1) + find_original(kBlockNames, canonical.substr(dot + 1));
+    }
+    return find_original(kOuterNames, canonical);
 }
 
 std::string underscored(std::string name) {

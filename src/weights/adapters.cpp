@@ -32,11 +32,6 @@ void check_finite(const at::Tensor& tensor, const std::string& key) {
              key);
 }
 
-// Whether its memory is its own; a mapped file's cannot be resized.
-std::int64_t own_bytes(const at::Tensor& tensor) {
-    return tensor.storage().resizable() ? static_cast<std::int64_t>(tensor.nbytes()) : 0;
-}
-
 // Rows [first, first + base.size(0)) of what an adapter of strength 1 adds to base [rows, columns].
 // kron: the whole product, where the change is one.
 at::Tensor added_rows(const AdapterDelta& delta, const at::Tensor& kron, const at::Tensor& base,
@@ -93,6 +88,10 @@ AdapterSet::AdapterSet(std::span<const Param> params, std::span<const AdapterUse
     }
     for (std::size_t id = 0; id < low_rank.size(); ++id) {
         if (!low_rank[id].empty()) entries_[id].low_rank = join(low_rank[id], options);
+        if (entries_[id].changes.empty()) continue;
+        std::int64_t elements = 1;
+        for (const std::int64_t n : params[id].shape) elements *= n;
+        change_bytes_ = std::max<std::int64_t>(change_bytes_, 4 * elements);
     }
 }
 
@@ -112,7 +111,7 @@ ops::LowRank AdapterSet::join(std::span<const Change> changes, const AdapterSetO
     const ops::LowRank joined = changes.size() == 1
                                     ? ops::LowRank{down[0], up[0]}
                                     : ops::LowRank{at::cat(down, 0), at::cat(up, 1)};
-    bytes_ += own_bytes(joined.down) + own_bytes(joined.up);
+    factor_bytes_ += static_cast<std::int64_t>(joined.down.nbytes() + joined.up.nbytes());
     return joined;
 }
 

@@ -51,8 +51,9 @@ public:
     // The changed parameter. base: fp32 on the device, not written to -> `dtype`
     at::Tensor apply(const Param& param, const at::Tensor& base, at::ScalarType dtype) const;
 
-    // Of the factors, where they are not views of a file.
-    std::int64_t bytes() const { return bytes_; }
+    // Of the factors (also where they are views of a file), and of the largest parameter in fp32
+    // while it is changed.
+    std::int64_t bytes() const { return factor_bytes_ + change_bytes_; }
 
 private:
     struct Change {
@@ -68,7 +69,8 @@ private:
     ops::LowRank join(std::span<const Change> changes, const AdapterSetOptions& options);
 
     std::vector<Entry> entries_;  // by Param::id
-    std::int64_t bytes_ = 0;
+    std::int64_t factor_bytes_ = 0;
+    std::int64_t change_bytes_ = 0;
 };
 
 }  // namespace zoetrope
