@@ -288,6 +288,79 @@ TEST(CausalConv3dKernels, NormAndConvolveTwiceInARow) {
     }
 }
 
+// Frames 1 to 8 are alike, and 9 and 10; they come in chunks of 1, 4, 4 and 4.
+const std::vector<std::int64_t> kFrameOf = {0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 1};
+
+// The stages over such a clip, chunk by chunk: with all frames, or with what Repeats leave of them
+// and the result's repeats written out again. computed: frames of the result that were
+at::Tensor over_alike_frames(std::span<const ConvStage> stages, const at::Tensor& frames,
+                             bool residual, bool leave_out, std::int64_t& computed) {
+    ConvPool pool;
+    std::vector<at::Tensor> results;
+    computed = 0;
+    for (std::size_t first = 0; first < kFrameOf.size(); first += first == 0 ? 1 : 4) {
+        Repeats repeats;
+        std::vector<at::Tensor> chunk;
+        for (std::size_t t = first; t < first + (first == 0 ? 1 : 4); ++t) {
+            const bool repeat = t > 0 && kFrameOf[t] == kFrameOf[t - 1];
+            if (leave_out) repeats.frames.push_back(repeat);
+            if (!leave_out || !repeat) chunk.push_back(frames.narrow(2, kFrameOf[t], 1));
+        }
+        if (leave_out) repeats.go_on = repeats.frames.back();
+        const at::Tensor x = (chunk.empty() ? frames.narrow(2, 0, 0) : at::cat(chunk, 2))
+                                 .contiguous(at::MemoryFormat::ChannelsLast3d);
+        if (first == 0 && stages[0].conv.spec.options.stride[0] == 2) {
+            carry_cpu(stages[0], {.x = x, .pool = &pool});
+            continue;
+        }
+        ConvCall call{.x = x, .pool = &pool, .repeats = leave_out ? &repeats : nullptr};
+        if (residual) call.residual = call.out = x;
+        const at::Tensor part = causal_conv3d_cpu(stages, call);
+        computed += part.size(2);
+        if (!leave_out) results.push_back(part);
+        std::int64_t taken = 0;
+        for (const bool repeat : repeats.frames)
+            results.push_back(repeat ? results.back() : part.narrow(2, taken++, 1));
+    }
+    return at::cat(results, 2);
+}
+
+TEST(CausalConv3dKernels, RepeatWhatSeesTheSameFramesAgain) {
+    struct Stages {
+        std::string name;
+        ConvSpec spec;
+        int count;
+        std::int64_t computed;  // frames of the result
+    };
+    // A result is repeated when its window and the one before hold the same frame.
+    const Stages cases[] = {
+        {"same", {.weight = {50, 50, 3, 3, 3}, .options = kSame}, 1, 8},
+        {"twice", {.weight = {50, 50, 3, 3, 3}, .options = kSame}, 2, 10},
+        {"half", {.weight = {50, 50, 1, 3, 3}, .options = {.stride = {1, 2, 2}}}, 1, 5},
+        {"fewer", {.weight = {50, 50, 3, 1, 1}, .options = {.stride = {2, 1, 1}}}, 1, 4},
+    };
+    const at::Tensor frames = random({2, 50, 4, 7, 9}, 1), gamma = random({50}, 4);
+    for (const Stages& test : cases) {
+        const auto [out, in, kt, kh, kw] = test.spec.weight;
+        const at::Tensor weight = random({out, in, kt, kh, kw}, 2), bias = random({50}, 3);
+        for (const auto& [isa, noise] : products()) {
+            const PackedConv conv = pack_conv(weight, bias, test.spec, isa);
+            const auto run = [&](bool leave_out, std::int64_t& computed) {
+                ConvHistory history[2];
+                std::vector<ConvStage> stages;
+                for (int i = 0; i < test.count; ++i)
+                    stages.push_back({conv, kh == 3 && kt == 3 ? gamma : at::Tensor(), kt == 3,
+                                      kt > 1 ? &history[i] : nullptr});
+                return over_alike_frames(stages, frames, test.count == 2, leave_out, computed);
+            };
+            std::int64_t all = 0, computed = 0;
+            const at::Tensor wanted = run(false, all);
+            EXPECT_TRUE(at::equal(run(true, computed), wanted)) << test.name;
+            EXPECT_EQ(computed, test.computed) << test.name << " of " << all;
+        }
+    }
+}
+
 TEST(ChannelRmsNorm, IsTheDefinition) {
     for (const std::int64_t channels : {1, 3, 96}) {
         const at::Tensor x = random({2, channels, 3, 5, 4}, 5);

@@ -301,6 +301,35 @@ double psnr(const at::Tensor& frames, const at::Tensor& wanted) {
     return 10 * std::log10(4 / frames.sub(wanted).to(at::kDouble).square().mean().item<double>());
 }
 
+// A picture and zeros, as image-to-video conditions on it, then another picture. The negative zeros
+// in one of them are other bits and mean the same, so that nothing is repeated.
+TEST(Vae, EncodesFramesThatRepeatOnce) {
+    const at::NoGradGuard no_grad;
+    for (const bool bf16_products : {false, true}) {
+        Random model(small_config(), {.bf16_products = bf16_products});
+        if (ops::conv_cpu_isa(bf16_products) == kernels::Isa::ref) GTEST_SKIP() << "not by ATen";
+        const at::Tensor clip = at::zeros({1, 3, 81, 16, 24});
+        clip.select(2, 0).copy_(values("first", {1, 3, 16, 24}));
+        clip.select(2, 80).copy_(values("last", {1, 3, 16, 24}));
+        const at::Tensor signs = clip.clone();
+        for (std::int64_t t = 1; t < 80; t += 2) signs.select(2, t).neg_();
+        const auto flop_of = [&](const at::Tensor& frames, at::Tensor& latents) {
+            const ops::Collection collection;
+            latents = encode(model.vae, model.residency, frames);
+            double flop = 0;
+            for (const auto& [name, stats] : collection.operators()) flop += stats.flop;
+            return flop;
+        };
+        at::Tensor latents, wanted;
+        const double all = flop_of(signs, wanted);
+        EXPECT_EQ(all, model.vae.encode_flop(81, 16, 24));
+        const double some = flop_of(clip, latents);
+        EXPECT_TRUE(at::equal(latents, wanted));
+        EXPECT_LT(some, 0.5 * all);
+        RecordProperty("part", std::to_string(some / all));
+    }
+}
+
 TEST_P(SmallVae, Bf16ProductsAreInvisible) {
     Random exact(config()), quick(config(), {.bf16_products = true});
     const at::Tensor latents = values("a", {1, 16, 3, 6, 10}).to(at::kFloat);
@@ -402,7 +431,9 @@ TEST_P(SmallVae, PeaksOfMemoryAreAsCounted) {
         const auto counted = static_cast<double>(
             decodes ? model.vae.decode_peak_bytes(height, width, compute)
                     : model.vae.encode_peak_bytes(height * factor(), width * factor(), compute));
-        EXPECT_GT(measured, 0.9 * counted) << (decodes ? "decoding" : "encoding");
+        // Room for frames that repeat is counted in Wan 2.1's encoder, and not taken here.
+        EXPECT_GT(measured, (decodes || GetParam() ? 0.9 : 0.7) * counted)
+            << (decodes ? "decoding" : "encoding");
         EXPECT_LT(measured, 1.05 * counted) << (decodes ? "decoding" : "encoding");
         RecordProperty(decodes ? "decode" : "encode", std::to_string(measured / counted));
         RecordProperty(decodes ? "decode_mb" : "encode_mb", std::to_string(counted / 1e6));

@@ -76,19 +76,21 @@ public:
         flop_ = 2.0 * static_cast<double>(batch_ * out * in * results) * taps;
     }
 
-    // Into frames [frame, frame + frames_per_step) of a clip, with those of the residual added.
-    void to_clip(const at::Tensor& out, const at::Tensor& residual, std::int64_t frame,
-                 ConvPool& pool) {
+    // Into frames [frame, frame + frames_per_step) of a clip, with those of the residual from
+    // residual_frame on added.
+    void to_clip(const at::Tensor& out, std::int64_t frame, const at::Tensor& residual,
+                 std::int64_t residual_frame, ConvPool& pool) {
         const OperatorScope scope("conv3d", flop_);
         if (conv_.spread) return gather(out, frame, pool);
         const auto place = [&](const at::Tensor& clip, std::int64_t b, std::int64_t f) {
             return clip.mutable_data_ptr<float>() + b * clip.stride(0) + f * clip.stride(2);
         };
-        const auto target = [&](const at::Tensor& clip, const Item& item, std::int64_t line) {
+        const auto target = [&](const at::Tensor& clip, std::int64_t first, const Item& item,
+                                std::int64_t line) {
             const ConvPhase& phase = *item.phase;
             const std::int64_t y = (item.line + line) * scale_ + phase.line;
             const std::int64_t x = item.pixel * scale_ + phase.pixel;
-            return place(clip, item.batch, frame + phase.frame) +
+            return place(clip, item.batch, first + phase.frame) +
                    (y * width_ * scale_ + x) * conv_.channels + item.panel * columns_;
         };
         run(false, [&](const Item& item, std::int64_t line, float* sums) {
@@ -99,8 +101,9 @@ public:
                  .channels =
                      static_cast<int>(std::min(columns_, conv_.channels - item.panel * columns_)),
                  .bias = bias(item.phase->first_channel + item.panel * columns_),
-                 .residual = residual.defined() ? target(residual, item, line) : nullptr,
-                 .out = target(out, item, line),
+                 .residual =
+                     residual.defined() ? target(residual, residual_frame, item, line) : nullptr,
+                 .out = target(out, frame, item, line),
                  .out_stride = scale_ * conv_.channels});
         });
     }
@@ -277,7 +280,10 @@ public:
           channels_(stage.conv.spec.weight[1]),
           kernel_(stage.conv.spec.weight[2]),
           stride_(stage.conv.spec.options.stride[0]) {
-        if (stage.history != nullptr) frames_ = std::move(stage.history->frames);
+        if (stage.history != nullptr) {
+            frames_ = std::move(stage.history->frames);
+            alike_ = stage.history->alike;
+        }
         position_ = std::max(stage.conv.spec.options.time_padding, count());
         norm_.channels = static_cast<int>(channels_);
         norm_.silu = stage.silu;
@@ -296,6 +302,8 @@ public:
         return (position_ + frames - kernel_) / stride_ + 1;
     }
     bool due() const { return position_ >= kernel_ && (position_ - kernel_) % stride_ == 0; }
+    // Whether the result that is due repeats the one before: both see the same frames.
+    bool unchanged() const { return alike_ >= kernel_ + stride_; }
     const kernels::ConvPack& norm() const { return norm_; }
 
     // The next frame, with zeros around what is to be written.
@@ -305,6 +313,7 @@ public:
         const std::int64_t lines = top + height_ + bottom, pixels = left + width_ + right;
         frames_.push_back({pool_.take({batch_, lines, pixels, words}), scale_});
         position_ += 1;
+        alike_ = 1;
         const ConvFrame& frame = frames_.back();
         const auto clear = [&](std::int64_t b, std::int64_t line, std::int64_t first,
                                std::int64_t count) {
@@ -319,6 +328,13 @@ public:
             }
         }
         return frame;
+    }
+
+    // The frame before once more.
+    void repeat() {
+        if (!frames_.empty()) frames_.push_back(ConvFrame(frames_.back()));
+        position_ += 1;
+        alike_ += 1;
     }
 
     // Adds a frame of x.
@@ -366,7 +382,9 @@ public:
 
     void end() {
         trim_to(kernel_ - stride_);
-        if (stage_.history != nullptr) stage_.history->frames = std::move(frames_);
+        if (stage_.history == nullptr) return;
+        stage_.history->frames = std::move(frames_);
+        stage_.history->alike = alike_;
     }
 
 private:
@@ -374,7 +392,8 @@ private:
 
     void trim_to(std::int64_t kept) {
         while (count() > kept) {
-            pool_.give(std::move(frames_.front().words));
+            const bool repeated = count() > 1 && frames_[1].words.is_same(frames_[0].words);
+            if (!repeated) pool_.give(std::move(frames_.front().words));
             frames_.erase(frames_.begin());
         }
     }
@@ -398,21 +417,40 @@ private:
     const std::int64_t kernel_, stride_;  // in time
     std::vector<ConvFrame> frames_;
     std::int64_t position_;  // frames so far, and those of zeros in front
+    // The last so many frames equal each other. A kernel of one frame looks at the frame before
+    // without having kept it.
+    std::int64_t alike_ = 1;
     at::Tensor gamma_;
     kernels::ConvPack norm_;  // what frames are packed with
     float scale_ = 1;
 };
 
-at::Tensor result_of(const ConvStage& stage, const StageRun& run, const at::Tensor& x) {
+// frames: of x, those that are not in its tensor as well
+at::Tensor result_of(const ConvStage& stage, const StageRun& run, const at::Tensor& x,
+                     std::int64_t frames) {
     const auto [out, in, kt, kh, kw] = stage.conv.spec.weight;
     const auto& [left, right, top, bottom] = stage.conv.spec.options.padding;
     const auto& stride = stage.conv.spec.options.stride;
     const std::int64_t scale = stage.conv.spec.options.upsample ? 2 : 1;
     const std::int64_t parts = stage.conv.spec.frames_per_step;
-    return at::empty({x.size(0), out / parts, run.steps(x.size(2)) * parts,
+    return at::empty({x.size(0), out / parts, run.steps(frames) * parts,
                       (x.size(3) * scale + top + bottom - kh) / stride[1] + 1,
                       (x.size(4) * scale + left + right - kw) / stride[2] + 1},
                      x.options(), at::MemoryFormat::ChannelsLast3d);
+}
+
+// The residual's last frame is set aside where the next clip may begin with a repeat of it, before
+// results are written over it. -> that of the clip before
+at::Tensor swap_residual(const ConvCall& call, ConvHistory& history) {
+    at::Tensor before = std::move(history.residual);
+    history.residual = {};
+    if (!call.repeats->go_on || !call.residual.defined()) return before;
+    const std::int64_t frames = call.residual.size(2);
+    history.residual =
+        frames == 0
+            ? before
+            : call.residual.narrow(2, frames - 1, 1).clone(at::MemoryFormat::ChannelsLast3d);
+    return before;
 }
 
 }  // namespace
@@ -429,31 +467,55 @@ at::Tensor causal_conv3d_cpu(std::span<const ConvStage> stages, const ConvCall& 
              internal, "causal_conv3d_cpu: these stages do not go together");
     ConvPool own;
     ConvPool& pool = call.pool != nullptr ? *call.pool : own;
+    ConvHistory* const history = stages.back().history;
+    std::vector<bool> repeats;
+    at::Tensor residual_before;
+    if (call.repeats != nullptr) {
+        repeats = std::exchange(call.repeats->frames, {});
+        if (history != nullptr) residual_before = swap_residual(call, *history);
+    }
+    const auto frames = repeats.empty() ? x.size(2) : static_cast<std::int64_t>(repeats.size());
     StageRun first(stages.front(), x, pool);
     std::optional<StageRun> second;
     if (stages.size() > 1) second.emplace(stages.back(), x, pool);
+    StageRun& last = second ? *second : first;
+    const std::int64_t parts = stages.back().conv.spec.frames_per_step;
     at::Tensor out = call.out;
-    if (!out.defined()) out = result_of(stages.back(), second ? *second : first, x);
-    std::int64_t step = 0;
-    for (std::int64_t t = 0; t < x.size(2); ++t) {
-        first.pack(x, t);
+    if (!out.defined() || out.size(2) != last.steps(frames) * parts)
+        out = result_of(stages.back(), last, x, frames);
+    std::int64_t taken = 0, step = 0;
+    for (std::int64_t t = 0; t < frames; ++t) {
+        if (!repeats.empty() && repeats[static_cast<std::size_t>(t)]) {
+            first.repeat();
+        } else {
+            first.pack(x, taken++);
+        }
         if (!first.due()) {
             first.trim();
             continue;
         }
-        StageRun& last = second ? *second : first;
         if (second) {
-            first.conv().to_words(stages.back().conv, second->norm(), second->add_frame());
+            if (first.unchanged()) {
+                second->repeat();
+            } else {
+                first.conv().to_words(stages.back().conv, second->norm(), second->add_frame());
+            }
             first.trim();
         }
-        last.conv().to_clip(out, call.residual, step * stages.back().conv.spec.frames_per_step,
-                            pool);
+        if (!repeats.empty()) call.repeats->frames.push_back(last.unchanged());
+        if (!last.unchanged()) {
+            const bool earlier = taken == 0;  // the residual repeats one of the clip before
+            last.conv().to_clip(out, step * parts, earlier ? residual_before : call.residual,
+                                earlier ? 0 : (taken - 1) * parts, pool);
+            step += 1;
+        }
         last.trim();
-        step += 1;
     }
+    const bool settled = last.unchanged();
     first.end();
     if (second) second->end();
-    return out;
+    if (history != nullptr && settled) history->residual = {};
+    return step * parts == out.size(2) ? out : out.narrow(2, 0, step * parts);
 }
 
 void carry_cpu(const ConvStage& stage, const ConvCall& call) {

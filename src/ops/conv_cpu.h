@@ -87,6 +87,16 @@ PackedConv pack_conv(const at::Tensor& weight, const at::Tensor& bias, const Con
 // What a stream keeps of a convolution's input: the frames that the next result looks back at.
 struct ConvHistory {
     std::vector<ConvFrame> frames;
+    std::int64_t alike = 0;  // the last so many frames of the stream equal each other
+    at::Tensor residual;     // [B, O, 1, H, W]: the last one, where Repeats want it
+};
+
+// Frames of a clip that equal the one before them bit by bit. They are not in its tensor, which may
+// be left without frames, and a result that sees only such frames is not computed: it repeats the
+// one before, bit by bit what would have been computed.
+struct Repeats {
+    std::vector<bool> frames;  // by frame of the clip; empty: none
+    bool go_on = false;        // the next clip may begin with one
 };
 
 struct ConvStage {
@@ -101,6 +111,9 @@ struct ConvCall {
     at::Tensor residual;  // as the result, added to it; undefined: none
     at::Tensor out;       // where the result goes, may be x or residual; undefined: a new tensor
     ConvPool* pool = nullptr;
+    // x's, and afterwards the result's; the residual's are those of x. null: none. With repeats in
+    // x, `out` is not used; they need history for every convolution with kt above 1.
+    Repeats* repeats = nullptr;
 };
 
 // One convolution, or two in a row, frame by frame, so that what lies between them is never in

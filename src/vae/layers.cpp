@@ -65,7 +65,8 @@ ops::ConvStage CausalConv::stage(Carried& carried, const at::Tensor& gamma, bool
 at::Tensor CausalConv::forward(const at::Tensor& x, const Lease& lease, Carried& carried) const {
     if (carried.packed != nullptr) {
         const ops::ConvStage own = stage(carried, {}, false);
-        return ops::causal_conv3d_cpu({&own, 1}, {.x = x, .pool = &carried.pool});
+        return ops::causal_conv3d_cpu({&own, 1},
+                                      {.x = x, .pool = &carried.pool, .repeats = &carried.repeats});
     }
     ops::CausalConv3dArgs args{.x = x,
                                .weight = params_.weight_of(lease),
@@ -190,7 +191,8 @@ at::Tensor forward_normed(const RmsNorm& norm, bool silu, const CausalConv& conv
     if (carried.packed == nullptr)
         return conv.forward(norm.forward(x, lease, silu), lease, carried);
     const ops::ConvStage stage = conv.stage(carried, norm.gamma(lease), silu);
-    return ops::causal_conv3d_cpu({&stage, 1}, {.x = x, .pool = &carried.pool});
+    return ops::causal_conv3d_cpu({&stage, 1},
+                                  {.x = x, .pool = &carried.pool, .repeats = &carried.repeats});
 }
 
 ops::ClipShape account_normed(const RmsNorm& norm, const CausalConv& conv, const ops::ClipShape& x,
@@ -220,7 +222,8 @@ at::Tensor ResidualBlock::forward(const at::Tensor& x, const Lease& lease, Carri
         return ops::causal_conv3d_cpu(stages, {.x = x,
                                                .residual = past,
                                                .out = keep_x && !shortcut_ ? at::Tensor() : past,
-                                               .pool = &carried.pool});
+                                               .pool = &carried.pool,
+                                               .repeats = &carried.repeats});
     }
     at::Tensor h = forward_normed(norm1_, true, conv1_, x, lease, carried);
     h = forward_normed(norm2_, true, conv2_, h, lease, carried);
@@ -242,9 +245,13 @@ ops::ClipShape ResidualBlock::account_packed(const ops::ClipShape& x, Ledger& le
     ops::ClipShape h = x;
     if (shortcut_) {
         h = shortcut_->account(x, ledger);
-    } else if (keep_x) {
+    } else if (keep_x || ledger.repeats) {
         ledger.hold(x);
     }
+    // A frame that repeats may stand for, and the result of a clip that has fewer.
+    if (ledger.repeats && ledger.first) ledger.hold(h);
+    const bool grows = ledger.repeats && shortcut_;
+    if (grows) ledger.hold(h);
     ledger.flop += conv1_.cost(x, ledger).flop + conv2_.cost(h, ledger).flop;
     for (std::int64_t t = 0; t < x.frames; ++t) {
         conv1_.account_frame_in(x, ledger);
@@ -252,7 +259,8 @@ ops::ClipShape ResidualBlock::account_packed(const ops::ClipShape& x, Ledger& le
         conv1_.account_frame_out(x, ledger);
         conv2_.account_frame_out(h, ledger);
     }
-    if (!shortcut_ && !keep_x) ledger.reuse(x);
+    if (grows) ledger.drop(h);
+    if (!shortcut_ && !keep_x && !ledger.repeats) ledger.reuse(x);
     return h;
 }
 
@@ -267,6 +275,7 @@ AttentionBlock::AttentionBlock(Builder& builder, const std::string& prefix, std:
 
 at::Tensor AttentionBlock::forward(const at::Tensor& x, const Lease& lease,
                                    Carried& carried) const {
+    if (x.size(2) == 0) return x;  // nothing but repeats
     const std::vector<at::Tensor> qkv =
         tokens_of(forward_normed(norm_, false, to_qkv_, x, lease, carried)).chunk(3, 3);
     const at::Tensor attended =

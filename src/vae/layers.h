@@ -62,6 +62,7 @@ struct Carried {
     const std::vector<ops::PackedConv>* packed = nullptr;
     std::vector<ops::ConvHistory> histories;  // by slot, instead of `frames`
     ops::ConvPool pool;
+    ops::Repeats repeats;  // in the clip that is between two layers
 };
 
 // Counts operations and live memory for one clip of batch 1. A layer is called with its input
@@ -71,6 +72,7 @@ struct Ledger {
     std::vector<std::int64_t> frames;      // by slot: carried frames
     kernels::Isa isa = kernels::Isa::ref;  // of packed convolutions; ref: ATen's
     bool first = true;
+    bool repeats = false;  // clips may have repeats, for which blocks keep and hold more
     double flop = 0;
     std::int64_t held = 0;            // bytes
     std::int64_t peak = 0;            // bytes

@@ -5,8 +5,10 @@
 #include "ops/stats.h"
 #include "vae/levels.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 
+#include <cstring>
 #include <mutex>
 
 namespace zoetrope {
@@ -71,6 +73,10 @@ struct Encoder {
                    conv_3x3x3(config.base_dim * config.dim_mult.back(), 2 * config.z_dim)),
           quant_conv(builder, "quant_conv", conv_1x1x1(2 * config.z_dim, 2 * config.z_dim)) {}
 
+    // Where each level has a shortcut they are not looked for: that model's conditions are encoded
+    // without frames that repeat.
+    bool finds_repeats() const { return !levels.front().shortcut; }
+
     // frames: [B, C, n, H, W], of patches -> mean and log variance [B, 2 * z_dim, 1, h, w]
     at::Tensor forward(at::Tensor x, const Lease& lease, Carried& carried) const {
         x = conv_in.forward(x, lease, carried);
@@ -121,6 +127,8 @@ struct Decoder {
                    false),
           conv_out(builder, "decoder.conv_out", last_conv(config)),
           patch_size(config.patch_size) {}
+
+    bool finds_repeats() const { return false; }
 
     // latents: [B, z_dim, 1, h, w] -> frames [B, C, n, H, W]
     at::Tensor forward(at::Tensor x, const Lease& lease, Carried& carried) const {
@@ -206,6 +214,7 @@ struct Path {
                       .frames = std::vector<std::int64_t>(slots),
                       .isa = packs ? isa : kernels::Isa::ref};
         if (ledger.packed()) ledger.hold(packed_bytes());
+        ledger.repeats = ledger.packed() && coder.finds_repeats();
         clip.frames = 1;
         double chunk_flop = 0;
         for (std::int64_t i = 0; i < std::min(chunks, kSettledChunks); ++i) {
@@ -241,6 +250,15 @@ struct StreamState {
     }
 };
 
+// a, b: [B, C, 1, H, W] on the CPU, channels last
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+    const auto bytes = static_cast<std::size_t>(a[0].numel()) * a.element_size();
+    for (std::int64_t i = 0; i < a.size(0); ++i) {
+        if (std::memcmp(a[i].const_data_ptr(), b[i].const_data_ptr(), bytes) != 0) return false;
+    }
+    return true;
+}
+
 // [1, z_dim, 1, 1, 1] float32 beside the latents
 at::Tensor per_channel(std::span<const float> values, const at::Tensor& latents) {
     return at::tensor(at::ArrayRef<float>(values.data(), values.size()))
@@ -268,8 +286,35 @@ struct Vae::DecodeStream::State : StreamState<Decoder> {
 
 struct Vae::EncodeStream::State : StreamState<Encoder> {
     VaeConfig config;
+    at::Tensor last_frame;  // [B, C, 1, H, W], of patches; undefined: repeats are not looked for
+    at::Tensor posterior;   // of the last chunk
     State(const Path<Encoder>& path_, const Lease& lease_, const VaeConfig& config_)
         : StreamState(path_, lease_), config(config_) {}
+
+    // x: [B, C, n, H, W], of patches, channels last
+    at::Tensor encode(at::Tensor x) {
+        if (carried.packed != nullptr && path.coder.finds_repeats()) x = without_repeats(x);
+        const at::Tensor result = push(std::move(x));
+        if (result.size(2) != 0) posterior = result;
+        return posterior.narrow(1, 0, config.z_dim).clone();
+    }
+
+private:
+    at::Tensor without_repeats(const at::Tensor& x) {
+        ops::Repeats& repeats = carried.repeats;
+        repeats.frames.clear();
+        std::vector<at::Tensor> kept;
+        for (std::int64_t t = 0; t < x.size(2); ++t) {
+            const at::Tensor frame = x.narrow(2, t, 1);
+            repeats.frames.push_back(last_frame.defined() && same_bits(frame, last_frame));
+            if (!repeats.frames.back()) kept.push_back(frame);
+            last_frame = frame;
+        }
+        repeats.go_on = repeats.frames.back();
+        last_frame = last_frame.clone(at::MemoryFormat::ChannelsLast3d);
+        if (kept.empty()) return x.narrow(2, 0, 0);
+        return std::ssize(kept) == x.size(2) ? x : at::cat(kept, 2);
+    }
 };
 
 Vae::Vae(const VaeConfig& config, Weights& weights, const VaeOptions& options) : config_(config) {
@@ -335,8 +380,7 @@ at::Tensor Vae::EncodeStream::push(const at::Tensor& frames) {
              "of {}, got [{}]",
              config.frame_channels(), wanted, least, multiple, fmt::join(frames.sizes(), ", "));
     // A copy, since the first convolution carries the last frames on.
-    const at::Tensor posterior = state_->push(to_patches(frames, config.patch_size));
-    return posterior.narrow(1, 0, config.z_dim);
+    return state_->encode(to_patches(frames, config.patch_size));
 }
 
 std::int64_t Vae::decode_peak_bytes(std::int64_t latent_height, std::int64_t latent_width,

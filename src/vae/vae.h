@@ -104,6 +104,9 @@ public:
         // where the VAE is residual, else of patch_size
         // -> mean of the posterior [B, z_dim, 1, h, w], not yet normalized (the mode, as pipelines
         // use it)
+        // On the CPU, with the VAE of Wan 2.1, frames that equal the one before bit by bit (the
+        // zeros after a picture) cost less and less: each layer whose window has stopped changing
+        // repeats its last result, which is what it would compute.
         at::Tensor push(const at::Tensor& frames);
 
     private:
