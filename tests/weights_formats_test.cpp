@@ -14,6 +14,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scalar_tensor.h>
 
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -101,6 +102,23 @@ TEST(ExpandBytes, MultipliesByTheScale) {
                     .equal((values * rows.view({4, 1})).to(at::kBFloat16)));
     EXPECT_EQ(error_of([&] { expand_bytes(bytes, at::ones({3}), at::kFloat); }).first,
               ErrorKind::internal);
+}
+
+TEST(ExpandBytes, IsFast) {
+    const at::Tensor bytes = all_bytes(at::kFloat8_e4m3fn).repeat({1 << 14});  // 4 Mi numbers
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+        double best = 1e9;
+        for (int round = 0; round < 5; ++round) {
+            const auto begin = std::chrono::steady_clock::now();
+            const at::Tensor expanded = expand_bytes(bytes, {}, dtype);
+            const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+            best = std::min(best, seconds.count());
+        }
+        const double rate = static_cast<double>(bytes.numel()) / best / 1e6;
+        std::printf("[          ] %.0f million fp8 numbers a second to %s\n", rate,
+                    c10::toString(dtype));
+        EXPECT_GT(rate, 20) << "slack for a busy machine";
+    }
 }
 
 TEST_F(WeightFormats, ScalesOfFp8WeightsAreJoined) {

@@ -256,6 +256,13 @@ TEST(Gguf, BrokenHeadersAreNamed) {
     }
 }
 
+TEST(Gguf, EmptyTensorsLieInTheFileToo) {
+    std::string file = file_of({.tensors = {{.dimensions = {0}}}, .data_bytes = 0});
+    EXPECT_EQ(parse_error(file).second, "nothing was thrown");
+    file.pop_back();
+    EXPECT_THAT(parse_error(file).second, HasSubstr("breaks off where its data begin, at byte 64"));
+}
+
 TEST(Gguf, CutAndFlippedFilesNeverLeadOutside) {
     const auto file = MappedFile::open(kGolden);
     const auto whole = file->bytes();

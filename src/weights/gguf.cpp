@@ -200,6 +200,9 @@ void Parser::place_tensors() {
                      [](const Entry& a, const Entry& b) { return a.begin < b.begin; });
     const std::uint64_t alignment = alignment_;
     const std::uint64_t data = (reader_.position() + alignment - 1) / alignment * alignment;
+    ZT_CHECK(entries.empty() || data <= size_, io,
+             "{}: the file breaks off where its data begin, at byte {}. Download or copy it again",
+             source_, data);
     const std::uint64_t room = size_ - std::min(size_, data);
     std::uint64_t free_from = 0;
     for (Entry& entry : entries) {
