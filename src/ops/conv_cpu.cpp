@@ -443,7 +443,7 @@ at::Tensor result_of(const ConvStage& stage, const StageRun& run, const at::Tens
 // results are written over it. -> that of the clip before
 at::Tensor swap_residual(const ConvCall& call, ConvHistory& history) {
     at::Tensor before = std::move(history.residual);
-    history.residual = {};
+    history.residual = at::Tensor();
     if (!call.repeats->go_on || !call.residual.defined()) return before;
     const std::int64_t frames = call.residual.size(2);
     history.residual =
@@ -514,7 +514,7 @@ at::Tensor causal_conv3d_cpu(std::span<const ConvStage> stages, const ConvCall& 
     const bool settled = last.unchanged();
     first.end();
     if (second) second->end();
-    if (history != nullptr && settled) history->residual = {};
+    if (history != nullptr && settled) history->residual = at::Tensor();
     return step * parts == out.size(2) ? out : out.narrow(2, 0, step * parts);
 }
 
