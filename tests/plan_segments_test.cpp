@@ -132,7 +132,6 @@ TEST(Segments, AutoCoversAndAutoLimLosesLittle) {
         const int cap = overlap + 4 + std::uniform_int_distribution(0, 150)(random);
         SegmentRequest request{.num_frames = frames,
                                .policy = SegmentPolicy::automatic,
-
                                .max_length = cap,
                                .overlap = overlap};
         const SegmentPlan covering = plan_of(request);
@@ -217,11 +216,8 @@ TEST(Segments, CutsMoveBorders) {
         std::vector<int> cuts;
         for (int cut = 30; cut + 20 < frames; cut += std::uniform_int_distribution(17, 120)(random))
             cuts.push_back(cut);
-        const SegmentPlan plan = plan_of({.num_frames = frames,
-
-                                          .max_length = 77,
-                                          .overlap = overlap,
-                                          .cuts = cuts});
+        const SegmentPlan plan =
+            plan_of({.num_frames = frames, .max_length = 77, .overlap = overlap, .cuts = cuts});
         check_consistent(plan, gpu_cost);
         EXPECT_LE(plan.padded_frames, 3);
         EXPECT_THAT(plan.warnings, IsEmpty());
@@ -250,7 +246,6 @@ TEST(Segments, CutsTooNearToEachOtherAreNamed) {
 
 TEST(Segments, RestartBeginsShotsAfresh) {
     const SegmentPlan plan = plan_of({.num_frames = 150,
-
                                       .max_length = 41,
                                       .overlap = 5,
                                       .cuts = {50, 52},

@@ -68,7 +68,7 @@ std::vector<Flag> plan_flags() {
     return flags;
 }
 
-constexpr int kMostRanks = 4096;
+constexpr int kMostRanks = 512;
 
 // One of a flag's names, or the default. Errors: bad_request.
 std::string one_of(const Arguments& arguments, std::string_view flag,
@@ -102,55 +102,66 @@ std::string_view shape_of(Task task) {
     return "";
 }
 
-std::int64_t size_in(const nlohmann::json& config, const char* key, std::int64_t otherwise) {
-    constexpr std::int64_t kLargest = 1 << 20;  // beyond it lie broken files, not models
+// Beyond these lie broken files, not models.
+constexpr std::int64_t kMostLayers = 1 << 12;
+constexpr std::int64_t kMostHeads = 1 << 10;  // and channels of a head
+constexpr std::int64_t kMostHidden = 1 << 20;
+constexpr std::int64_t kMostFactor = 1 << 6;
+
+std::int64_t size_in(const nlohmann::json& config, const char* key, std::int64_t otherwise,
+                     std::int64_t largest) {
     const auto found = config.find(key);
     if (found == config.end() || found->is_null()) return otherwise;
     ZT_CHECK(found->is_number_integer() && found->get<double>() >= 1 &&
-                 found->get<double>() <= static_cast<double>(kLargest),
+                 found->get<double>() <= static_cast<double>(largest),
              io, "the model's config.json has {} {}: a whole number from 1 to {} is wanted", key,
-             found->dump(), kLargest);
+             found->dump(), largest);
     return found->get<std::int64_t>();
 }
 
 // The sizes and the task of a model on disk, from its configs.
 Model read_model(const Arguments& arguments, Task wanted) {
-    const ModelFolder folder = ModelFolder::open({.model = *arguments.text("--model-path")});
+    const std::string path = arguments.text("--model-path").value_or("");
+    const std::string transformer = arguments.text("--transformer-path").value_or("");
+    const ModelFolder folder = ModelFolder::open({.model = path, .transformer = transformer});
     const nlohmann::json& config = folder.transformer_config;
-    Model model{.shape = {.name = *arguments.text("--model-path")}, .assumed = false};
+    Model model{.shape = {.name = transformer.empty() ? path : transformer}, .assumed = false};
     const bool image = config.contains("image_dim") && !config["image_dim"].is_null();
-    const bool faces = config.contains("motion_encoder_channel_sizes") ||
-                       config.contains("inject_face_latents_blocks");
+    const bool faces = folder.pipeline == "WanAnimatePipeline";
     const bool control = config.contains("vace_layers") && config["vace_layers"].is_array();
-    model.task = wanted != Task::automatic ? wanted
-                 : faces                   ? Task::animate
-                 : control                 ? Task::vace
-                 : image                   ? Task::i2v
-                                           : Task::t2v;
+    model.task = wanted != Task::automatic                      ? wanted
+                 : faces                                        ? Task::animate
+                 : control                                      ? Task::vace
+                 : folder.pipeline == "WanImageToVideoPipeline" ? Task::i2v
+                                                                : Task::t2v;
     plan::ModelShape& shape = model.shape;
-    shape.layers = size_in(config, "num_layers", shape.layers);
-    shape.heads = size_in(config, "num_attention_heads", shape.heads);
-    shape.head_dim = size_in(config, "attention_head_dim", shape.head_dim);
-    shape.ffn_dim = size_in(config, "ffn_dim", shape.ffn_dim);
+    shape.layers = size_in(config, "num_layers", shape.layers, kMostLayers);
+    shape.heads = size_in(config, "num_attention_heads", shape.heads, kMostHeads);
+    shape.head_dim = size_in(config, "attention_head_dim", shape.head_dim, kMostHeads);
+    shape.ffn_dim = size_in(config, "ffn_dim", shape.ffn_dim, kMostHidden);
     shape.image_attention = image;
-    if (control) shape.control_layers = static_cast<std::int64_t>(config["vace_layers"].size());
+    if (control) {
+        shape.control_layers =
+            std::min(static_cast<std::int64_t>(config["vace_layers"].size()), shape.layers);
+    }
     if (faces) {
-        const std::int64_t every = size_in(config, "inject_face_latents_blocks", 5);
+        const std::int64_t every = size_in(config, "inject_face_latents_blocks", 5, kMostLayers);
         shape.face_layers = (shape.layers + every - 1) / every;
         shape.reference_latents = 1;
     }
-    shape.encoded_videos = faces || control ? 2 : image ? 1 : 0;
+    shape.encoded_videos = faces || control ? 2 : model.task == Task::i2v ? 1 : 0;
     // Patches of 2x2 on latents of the VAE's factor: 8, or 16 where it has 48 channels.
-    const std::int64_t channels = size_in(folder.vae_config, "z_dim", 16);
-    shape.spatial_factor = static_cast<int>(
-        2 * size_in(folder.vae_config, "scale_factor_spatial", channels == 48 ? 16 : 8));
+    const std::int64_t channels = size_in(folder.vae_config, "z_dim", 16, kMostHidden);
+    shape.spatial_factor = static_cast<int>(2 * size_in(folder.vae_config, "scale_factor_spatial",
+                                                        channels == 48 ? 16 : 8, kMostFactor));
     return model;
 }
 
 Model model_of(const Arguments& arguments) {
     const Task wanted =
         arguments.text("--task") ? parse_task(*arguments.text("--task")) : Task::automatic;
-    if (arguments.given("--model-path")) return read_model(arguments, wanted);
+    if (arguments.given("--model-path") || arguments.given("--transformer-path"))
+        return read_model(arguments, wanted);
     const Task task = wanted == Task::automatic ? Task::animate : wanted;
     return {.shape = plan::known_shape(shape_of(task)), .task = task};
 }
@@ -221,6 +232,9 @@ Ranks ranks_of(const Arguments& arguments, const plan::Workload& workload) {
                  "--num-gpus is {}, and the degrees of parallelism make {}: leave one of them out",
                  devices, ranks.all);
     }
+    ZT_CHECK(ranks.all <= kMostRanks, bad_request,
+             "the degrees of parallelism make {} ranks: accepted are 1 to {}", ranks.all,
+             kMostRanks);
     ranks.weights = arguments.on("--use-fsdp-inference") ? ranks.all : tensor;
     ranks.vae = arguments.on("--vae-parallel") ? ranks.all : 1;
     return ranks;

@@ -259,6 +259,11 @@ std::int64_t peak_bytes(const Workload& workload, int length, const MemoryOption
     const auto tokens =
         ceil_div(static_cast<std::int64_t>(tokens_of(workload, length)), options.sequence_ranks);
     const std::int64_t dim = shape.dim();
+    constexpr double kBeyondAll = 1e16;  // elements: no machine has them, and int64 ends near
+    if (static_cast<double>(tokens) * static_cast<double>(dim) * workload.branches *
+            workload.outputs >
+        kBeyondAll)
+        return std::numeric_limits<std::int64_t>::max();
 
     // UMT5-XXL's encoder without its table of words: 24 layers of 4096 channels, 10240 hidden ones.
     constexpr std::int64_t kTextParameters = 24LL * (4 * 4096 * 4096 + 3 * 4096 * 10240);
