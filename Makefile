@@ -14,7 +14,7 @@ VENV  := $(if $(filter cuda,$(PRESET)),.venv-cuda,.venv)
 export PYTHON VENV TORCH_VERSION TORCH_INDEX
 export ZT_TORCH_DIR := $(if $(TORCH_DIR),$(abspath $(TORCH_DIR)),$(CURDIR)/$(VENV)/torch)
 
-.PHONY: all setup configure tests demo test test-slow bench format tidy dist cuda-check clean help
+.PHONY: all setup configure tests demo verify-real test test-slow bench format tidy dist cuda-check clean help
 .DEFAULT_GOAL := all
 
 all: configure  ## build the program: build/zoetrope
@@ -30,6 +30,10 @@ configure: setup
 
 tests: configure
 	@cmake --build $(BUILD) -j $(JOBS)
+
+PYTHON ?= python3
+verify-real: all  ## compare MODEL=FOLDER with Diffusers, which PYTHON has
+	$(BUILD)/zoetrope verify "$(MODEL)" --python "$(PYTHON)"
 
 demo: all  ## make a video from DEMO_PROMPT with the embedded model: outputs/demo.mp4
 	@mkdir -p outputs

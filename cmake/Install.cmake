@@ -18,6 +18,7 @@ if(TARGET openvino::openvino)
     endif()
 endif()
 install(DIRECTORY models docs DESTINATION .)
+install(DIRECTORY tools/verify DESTINATION tools)
 install(FILES README.md LICENSE DESTINATION .)
 
 set(CPACK_GENERATOR TGZ)

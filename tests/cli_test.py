@@ -153,7 +153,7 @@ class Commands(CommandLine):
         self.assertLessEqual(max(map(len, out.splitlines())), 100)
 
     def test_help_of_the_others(self):
-        for words in (["--help"], ["-h"], ["plan", "--help"], ["inspect", "--help"], ["pull", "--help"],
+        for words in (["--help"], ["-h"], ["verify", "--help"], ["plan", "--help"], ["inspect", "--help"], ["pull", "--help"],
                       ["preprocess", "--help"], ["bench", "--help"], ["bench", "model", "--help"], ["bench", "kernels", "--help"]):
             out, err = self.call(*words)
             self.assertIn("zoetrope", out)
@@ -199,6 +199,21 @@ class Commands(CommandLine):
         process.stderr.close()
         self.assertEqual(process.wait(timeout=SECONDS), 0)
         self.assertIn("outputs/a_red_circle-7.mp4", self.files())
+
+
+class Verify(CommandLine):
+    def test_our_side(self):
+        self.call("verify", MODEL, "--no-reference", "--height", 32, "--width", 32, "--threads", 1, "--output-path", "v")
+        data = (self.folder / "v" / "ours.safetensors").read_bytes()
+        names = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+        for name in ("prompt", "negative", "latents.0", "latents.2", "step.0.velocity", "step.1.velocity#2", "video"):
+            self.assertIn(name, names)
+        request = json.loads((self.folder / "v" / "request.json").read_text())
+        self.assertEqual((request["settings"]["height"], request["task"]), (32, "t2v"))
+
+    def test_refusals(self):
+        self.refused("verify", names=["one model", "0 were given"])
+        self.refused("verify", "nosuch", names=["MODEL", "'nosuch'"])
 
 
 class Plan(CommandLine):

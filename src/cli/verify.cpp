@@ -13,7 +13,8 @@ using enum FlagKind;
 constexpr Command kCommand{
     .name = "verify",
     .summary = "Compares this engine with Diffusers on a model's own weights, module by module.",
-    .usage = "MODEL [flags]"};
+    .usage = "MODEL [flags]",
+    .positionals = true};
 
 constexpr Flag kFlags[] = {
     {"--config",
