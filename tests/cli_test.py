@@ -259,7 +259,9 @@ class Plan(CommandLine):
 
     def test_policies_by_default(self):
         def policy(*words):
-            return self.plan("--num-frames", 200, *words)[0]["policy"]
+            found, err = self.plan("--num-frames", 200, *words)
+            self.assertEqual(err, "")
+            return found["policy"]
 
         self.assertEqual(policy("--task", "animate"), "exact")
         self.assertEqual(policy("--task", "animate", "--segment-length", 41), "vanilla")

@@ -366,7 +366,7 @@ int cap_of(const Arguments& arguments, const plan::SegmentRequest& request, cons
     const bool chooses = request.policy == plan::SegmentPolicy::exact ||
                          (!request.length && (request.policy == plan::SegmentPolicy::automatic ||
                                               request.policy == plan::SegmentPolicy::auto_lim));
-    if (!chooses) return given.value_or(kMostFrames);
+    if (!chooses) return given.value_or(plan::round_down(kMostFrames));
     const int wanted = given.value_or(plan::kDefaultLongest);
     const int least = request.overlap + 4;
     if (wanted < least) return wanted;  // refused with the segments
