@@ -73,7 +73,8 @@ std::vector<Param> declared_since(const Weights& weights, std::size_t begin) {
 
 }  // namespace
 
-Dit::Attention Dit::declare_attention(Weights& weights, const std::string& prefix) const {
+Dit::Attention Dit::declare_attention(Weights& weights, const std::string& prefix, const char* out,
+                                      std::int64_t norm_channels) const {
     const std::int64_t dim = config_.dim();
     const auto matrix = [&](const char* name) {
         return weights.param(prefix + name + ".weight", {dim, dim}, Role::matrix);
@@ -82,7 +83,7 @@ Dit::Attention Dit::declare_attention(Weights& weights, const std::string& prefi
         return weights.param(prefix + name + ".bias", {dim}, Role::vector);
     };
     const auto norm = [&](const char* name) {
-        return weights.param(prefix + name + ".weight", {dim}, Role::fp32);
+        return weights.param(prefix + name + ".weight", {norm_channels}, Role::fp32);
     };
     Attention layer{.q_weight = matrix("to_q"),
                     .q_bias = bias("to_q"),
@@ -90,8 +91,8 @@ Dit::Attention Dit::declare_attention(Weights& weights, const std::string& prefi
                     .k_bias = bias("to_k"),
                     .v_weight = matrix("to_v"),
                     .v_bias = bias("to_v"),
-                    .out_weight = matrix("to_out.0"),
-                    .out_bias = bias("to_out.0"),
+                    .out_weight = matrix(out),
+                    .out_bias = bias(out),
                     .q_norm = norm("norm_q"),
                     .k_norm = norm("norm_k")};
     if (config_.image_dim > 0 && prefix.ends_with("attn2.")) {
@@ -111,8 +112,8 @@ Dit::Block Dit::declare_block(Weights& weights, const std::string& prefix) const
     Block block;
     block.modulation =
         weights.param(prefix + "scale_shift_table", {1, kModulationRows, dim}, Role::fp32);
-    block.self = declare_attention(weights, prefix + "attn1.");
-    block.cross = declare_attention(weights, prefix + "attn2.");
+    block.self = declare_attention(weights, prefix + "attn1.", "to_out.0", dim);
+    block.cross = declare_attention(weights, prefix + "attn2.", "to_out.0", dim);
     if (config_.cross_attn_norm) {
         block.cross_norm_weight = weights.param(prefix + "norm2.weight", {dim}, Role::fp32);
         block.cross_norm_bias = weights.param(prefix + "norm2.bias", {dim}, Role::fp32);
@@ -124,29 +125,6 @@ Dit::Block Dit::declare_block(Weights& weights, const std::string& prefix) const
         weights.param(prefix + "ffn.net.2.weight", {dim, config_.ffn_dim}, Role::matrix);
     block.down_bias = weights.param(prefix + "ffn.net.2.bias", {dim}, Role::vector);
     return block;
-}
-
-Dit::FaceAdapter Dit::declare_face_adapter(Weights& weights, const std::string& prefix) const {
-    const std::int64_t dim = config_.dim();
-    const auto matrix = [&](const char* name) {
-        return weights.param(prefix + name + ".weight", {dim, dim}, Role::matrix);
-    };
-    const auto bias = [&](const char* name) {
-        return weights.param(prefix + name + ".bias", {dim}, Role::vector);
-    };
-    const auto norm = [&](const char* name) {
-        return weights.param(prefix + name + ".weight", {config_.attention_head_dim}, Role::fp32);
-    };
-    return {.q_weight = matrix("to_q"),
-            .q_bias = bias("to_q"),
-            .k_weight = matrix("to_k"),
-            .k_bias = bias("to_k"),
-            .v_weight = matrix("to_v"),
-            .v_bias = bias("to_v"),
-            .out_weight = matrix("to_out"),
-            .out_bias = bias("to_out"),
-            .q_norm = norm("norm_q"),
-            .k_norm = norm("norm_k")};
 }
 
 void Dit::declare_embedders(Weights& weights) {
@@ -227,8 +205,9 @@ Dit::Dit(const DitConfig& config, Weights& weights) : config_(config) {
             control_blocks_.push_back(std::move(block));
         }
         if (config.has_face() && i % config.face_every == 0) {
-            face_adapters_.push_back(declare_face_adapter(
-                weights, fmt::format("face_adapter.{}.", face_adapters_.size())));
+            face_adapters_.push_back(
+                declare_attention(weights, fmt::format("face_adapter.{}.", face_adapters_.size()),
+                                  "to_out", config.attention_head_dim));
         }
         block_params_.push_back(declared_since(weights, begin));
     }

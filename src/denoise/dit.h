@@ -191,19 +191,15 @@ private:
         Param up_weight, up_bias, down_weight, down_bias;
         Param hint_weight, hint_bias;  // control branch: what is added to the model's stream
     };
-    // A block's look at the face tokens of its own latent frame.
-    struct FaceAdapter {
-        Param q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out_weight, out_bias;
-        Param q_norm, k_norm;  // of a head's channels
-    };
     struct ImageEmbedder {
         Param norm_1_weight, norm_1_bias, up_weight, up_bias, down_weight, down_bias;
         Param norm_2_weight, norm_2_bias, positions;
     };
 
-    Attention declare_attention(Weights& weights, const std::string& prefix) const;
+    // out: the last matrix' name; norm_channels: of what queries and keys are normed over
+    Attention declare_attention(Weights& weights, const std::string& prefix, const char* out,
+                                std::int64_t norm_channels) const;
     Block declare_block(Weights& weights, const std::string& prefix) const;
-    FaceAdapter declare_face_adapter(Weights& weights, const std::string& prefix) const;
     void declare_embedders(Weights& weights);
     void prepare_animation(const Conditions& conditions, Prepared& prepared,
                            const Lease& lease) const;
@@ -230,7 +226,8 @@ private:
     Param control_patch_weight_, control_patch_bias_, control_in_weight_, control_in_bias_;
     Param pose_patch_weight_, pose_patch_bias_;
     std::optional<FaceEncoder> face_encoder_;
-    std::vector<FaceAdapter> face_adapters_;  // behind blocks_[i * config_.face_every]
+    // A look at the face tokens of a latent frame of its own, behind blocks_[i * face_every].
+    std::vector<Attention> face_adapters_;
     std::vector<Block> blocks_;
     std::vector<Block> control_blocks_;  // beside blocks_[config_.vace_layers[i]]
     std::vector<Param> outer_params_;

@@ -61,7 +61,7 @@ at::Tensor Dit::control_hint(std::size_t index, State& state, const Lease& lease
 
 // Tokens of a latent frame attend to the face tokens of that frame alone: frames are the batch.
 at::Tensor Dit::look_at_faces(std::size_t index, const State& state, const Lease& lease) const {
-    const FaceAdapter& layer = face_adapters_[index];
+    const Attention& layer = face_adapters_[index];
     Prepared& prepared = *state.prepared;
     const std::int64_t heads = config_.num_attention_heads, frames = prepared.grid[0];
     const std::int64_t batch = state.x.size(0);
