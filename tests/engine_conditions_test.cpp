@@ -122,6 +122,16 @@ TEST(Conditions, StrengthCutsTheSteps) {
     }
 }
 
+// 16 frames in segments of 13: four latent frames and the character's, of 36 channels and 4x4.
+TEST(Conditions, MemoryIsThatOfTheLongestSegment) {
+    Engine engine = open_engine("replace");
+    const MemoryPlan plan = engine.plan_memory(engine.resolve(request_of("replace")));
+    const auto denoise = std::find_if(plan.stages.begin(), plan.stages.end(),
+                                      [](const auto& stage) { return stage.stage == "denoise"; });
+    ASSERT_NE(denoise, plan.stages.end());
+    EXPECT_EQ(denoise->parts.at("latents"), 8 * 36 * 5 * 4 * 4 * 4);
+}
+
 // kind, two pictures, request, what the message names
 TEST(Tasks, RefuseWhatTheModelDoesNotTake) {
     const auto refusal = [](ModelKind kind, const Request& request, bool two_pictures = false) {

@@ -77,7 +77,20 @@ Part<Vae>& Engine::Parts::open_vae() {
 }
 
 std::unique_ptr<Scheduler> Engine::Parts::scheduler_of(const ResolvedRequest& request) const {
-    return zoetrope::scheduler_of(model.scheduler, request.request, request.num_inference_steps);
+    auto scheduler =
+        make_scheduler(model.scheduler, {.name = request.request.scheduler,
+                                         .flow_shift = request.request.flow_shift,
+                                         .sigma_schedule = request.request.sigma_schedule,
+                                         .sigmas = request.request.sigmas});
+    scheduler->set_timesteps(request.num_inference_steps);
+    return scheduler;
+}
+
+std::int64_t Engine::Parts::latent_frames(const ResolvedRequest& request, int frames) const {
+    // Animate's character is a latent frame of its own, as each of VACE's reference pictures is.
+    const std::size_t pictures =
+        kind() == ModelKind::animate ? 1 : request.inputs.reference_images.size();
+    return vae_config.latent_frames(frames) + static_cast<std::int64_t>(pictures);
 }
 
 ModelKind Engine::Parts::kind() const {
@@ -205,10 +218,10 @@ TextEmbeddings Engine::encode_text(const ResolvedRequest& request, const RunCont
 at::Tensor Engine::draw_noise(const ResolvedRequest& request) const {
     const c10::InferenceMode inference;
     const auto& vae = parts_->vae_config;
+    const std::vector<plan::Segment>& segments = request.segments.segments;
     const std::vector<std::int64_t> shape = {
         request.request.num_outputs, vae.z_dim,
-        vae.latent_frames(request.num_frames) +
-            static_cast<std::int64_t>(request.inputs.reference_images.size()),
+        parts_->latent_frames(request, segments.empty() ? request.num_frames : segments[0].length),
         request.height / vae.scale_factor_spatial, request.width / vae.scale_factor_spatial};
     if (request.request.latents.empty())
         return at::randn(shape, generator_for(request.seed), at::kFloat);

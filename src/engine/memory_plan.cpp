@@ -73,10 +73,10 @@ MemoryPlan::StageMemory Engine::Parts::plan_visual(const ResolvedRequest& reques
 MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
     Parts& parts = *parts_;
     const auto element = static_cast<std::int64_t>(c10::elementSize(parts.compute.compute_dtype));
-    const auto references = static_cast<std::int64_t>(request.inputs.reference_images.size());
-    const LatentSize size{parts.vae_config.latent_frames(request.num_frames) + references,
-                          request.height / parts.vae_config.scale_factor_spatial,
-                          request.width / parts.vae_config.scale_factor_spatial};
+    const LatentSize size{
+        parts.latent_frames(request, request.segments.longest(request.num_frames)),
+        request.height / parts.vae_config.scale_factor_spatial,
+        request.width / parts.vae_config.scale_factor_spatial};
     const std::int64_t branches = request.guidance() ? 2 : 1;
     const std::int64_t latents = request.request.num_outputs * parts.dit_config.in_channels *
                                  size.frames * size.height * size.width * 4;

@@ -55,9 +55,6 @@ std::unique_ptr<Part<Layers>> open_part(const char* component, ComponentKind kin
 
 // ModelFolder::tokenizer: files of a tokenizer, or a file of weights that carries one.
 Tokenizer open_tokenizer(const std::filesystem::path& path);
-// The scheduler of a run, its time steps set. config: scheduler_config.json
-std::unique_ptr<Scheduler> scheduler_of(const nlohmann::json& config, const Request& request,
-                                        int num_inference_steps);
 
 struct Engine::Parts {
     ModelFolder model;
@@ -80,6 +77,8 @@ struct Engine::Parts {
     ModelKind kind() const;
     // Errors: io, unsupported, not_found where the parts do not fit each other.
     void check_channels() const;
+    // Latent frames that are denoised at a time for that many frames of video.
+    std::int64_t latent_frames(const ResolvedRequest& request, int frames) const;
     // With its time steps set.
     std::unique_ptr<Scheduler> scheduler_of(const ResolvedRequest& request) const;
     // Steps [from_step, to_step); the generator goes on.

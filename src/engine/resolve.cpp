@@ -189,16 +189,6 @@ int steps_of(const Request& request, const Defaults& defaults) {
 
 }  // namespace
 
-std::unique_ptr<Scheduler> scheduler_of(const nlohmann::json& config, const Request& request,
-                                        int num_inference_steps) {
-    auto scheduler = make_scheduler(config, {.name = request.scheduler,
-                                             .flow_shift = request.flow_shift,
-                                             .sigma_schedule = request.sigma_schedule,
-                                             .sigmas = request.sigmas});
-    scheduler->set_timesteps(num_inference_steps);
-    return scheduler;
-}
-
 ResolvedRequest Engine::resolve(const Request& request) const {
     const ModelFolder& model = parts_->model;
     const Defaults defaults = defaults_of(model);

@@ -316,6 +316,13 @@ int round_down(int frames) { return (frames - 1) / kStep * kStep + 1; }
 
 int round_up(int frames) { return (frames + kStep - 2) / kStep * kStep + 1; }
 
+int SegmentPlan::longest(int otherwise) const {
+    const auto found =
+        std::max_element(segments.begin(), segments.end(),
+                         [](const Segment& a, const Segment& b) { return a.length < b.length; });
+    return found == segments.end() ? otherwise : found->length;
+}
+
 SegmentPlan plan_segments(const SegmentRequest& given, const SegmentCost& cost) {
     SegmentPlan plan;
     const SegmentRequest request = checked(given, plan.warnings);

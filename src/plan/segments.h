@@ -78,6 +78,9 @@ struct SegmentPlan {
     int dropped_frames = 0;             // real frames at the end that are not generated
     double cost = 0;                    // sum of the segments' predicted costs
     std::vector<std::string> warnings;  // one sentence each
+
+    // Frames of the longest segment; without segments, `otherwise`.
+    int longest(int otherwise) const;
 };
 
 // Predicted seconds of a segment of that many frames. Grows with the length; convex (as CostModel
