@@ -40,9 +40,9 @@ struct Loaded {
     Loaded(const ClipVisionConfig& config, Weights weights, at::ScalarType dtype)
         : encoder(config, weights),
           residency((weights.check(), std::move(weights)), {.compute_dtype = dtype}),
-          lease(residency.lease(encoder.params())) {}
+          lease(residency.lease_all()) {}
 
-    at::Tensor encode(const at::Tensor& pixels) const { return encoder.encode(pixels, lease); }
+    at::Tensor encode(const at::Tensor& pixels) { return encoder.encode(pixels, residency); }
 
     ClipVision encoder;
     Residency residency;
@@ -78,7 +78,7 @@ INSTANTIATE_TEST_SUITE_P(Golden, Clip, testing::Values("gelu", "quick_gelu", "ge
 
 TEST(ClipVision, EncodesEachPictureByItself) {
     const at::Tensor pixels = expected_tensors().at("pixels");
-    const Loaded model = load("gelu", at::kFloat);
+    Loaded model = load("gelu", at::kFloat);
     const at::Tensor both = model.encode(pixels), second = model.encode(pixels.narrow(0, 1, 1));
     EXPECT_LT(relative_l2(second, both.narrow(0, 1, 1)), 1e-6);
 }
@@ -111,12 +111,14 @@ TEST(ClipVision, ReadsReleasedNamesAndLeavesWhatItDoesNotNeed) {
     auto source = std::make_shared<Renamed>(file, "vision_model.");
     source->add({"vision_model.embeddings.position_ids", {1, 17}, at::kLong});
     source->add({"visual_projection.weight", {32, 48}});
-    const Loaded model(ClipVisionConfig::from_json(read_json(kGolden / "clip/config.json")),
-                       Weights("image_encoder", source), at::kFloat);
+    Loaded model(ClipVisionConfig::from_json(read_json(kGolden / "clip/config.json")),
+                 Weights("image_encoder", source), at::kFloat);
     const auto expected = expected_tensors();
     EXPECT_LT(relative_l2(model.encode(expected.at("pixels")), expected.at("gelu")), 1e-6);
-    // Three embeddings, the first norm, and 16 tensors in each of two of the three blocks.
-    EXPECT_EQ(model.encoder.params().size(), 3u + 2u + 2u * 16u);
+    // Three embeddings and the first norm; 16 tensors in each of two of the three blocks.
+    EXPECT_EQ(model.encoder.outer_params().size(), 3u + 2u);
+    ASSERT_EQ(model.encoder.num_blocks(), 2);
+    EXPECT_EQ(model.encoder.params(1).size(), 16u);
 
     source->add({"vision_model.encoder.layers.3.mlp.fc1.bias", {112}});
     const auto [kind, message] = error_of([&] {
@@ -127,7 +129,7 @@ TEST(ClipVision, ReadsReleasedNamesAndLeavesWhatItDoesNotNeed) {
 }
 
 TEST(ClipVision, CountsTheOperationsThatItDoes) {
-    const Loaded model = load("gelu", at::kFloat);
+    Loaded model = load("gelu", at::kFloat);
     double counted = 0;
     {
         ops::Collection collection;
@@ -138,7 +140,7 @@ TEST(ClipVision, CountsTheOperationsThatItDoes) {
 }
 
 TEST(ClipVision, RefusesPicturesOfAnotherSize) {
-    const Loaded model = load("gelu", at::kFloat);
+    Loaded model = load("gelu", at::kFloat);
     const auto [kind, message] = error_of([&] { return model.encode(at::ones({1, 3, 28, 35})); });
     EXPECT_EQ(kind, ErrorKind::io);
     EXPECT_THAT(message, HasSubstr("[1, 3, 28, 35]"));

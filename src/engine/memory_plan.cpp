@@ -27,7 +27,7 @@ PartBytes bytes_of(const Residency& residency, std::span<const Param> params) {
     return bytes;
 }
 
-// Of a part whose blocks are leased one after the other.
+// Of a part that stays in memory and whose blocks are leased one after the other.
 template <typename Layers>
 PartBytes bytes_of_blocks(const Part<Layers>& part) {
     PartBytes bytes = bytes_of(*part.residency, part.layers.outer_params());
@@ -40,6 +40,19 @@ PartBytes bytes_of_blocks(const Part<Layers>& part) {
     }
     bytes.weights += bytes.expanded + largest_block;
     return bytes;
+}
+
+// Of a part of which one block at a time is in memory.
+template <typename Layers>
+std::int64_t largest_lease(const Part<Layers>& part) {
+    const auto held = [&part](std::span<const Param> params) {
+        const PartBytes bytes = bytes_of(*part.residency, params);
+        return bytes.weights + bytes.expanded + bytes.largest;
+    };
+    std::int64_t most = held(part.layers.outer_params());
+    for (std::int64_t i = 0; i < part.layers.num_blocks(); ++i)
+        most = std::max(most, held(part.layers.params(i)));
+    return most;
 }
 
 }  // namespace
@@ -57,8 +70,8 @@ MemoryPlan::StageMemory Engine::Parts::plan_visual(const ResolvedRequest& reques
     std::int64_t clip = 0;
     if (dit_config.image_dim > 0) {
         const auto& part = open_image_encoder();
-        const PartBytes bytes = bytes_of(*part.residency, part.layers.params());
-        clip = bytes.weights + bytes.largest;
+        const PartBytes bytes = bytes_of_blocks(part);
+        clip = options.keep_resident ? bytes.weights + bytes.largest : largest_lease(part);
     }
     const auto& part = open_vae();
     const PartBytes bytes = bytes_of(*part.residency, part.layers.encoder_params());

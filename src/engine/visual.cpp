@@ -102,7 +102,7 @@ at::Tensor control_channels(const VisualInputs& inputs, std::int64_t num_frames,
 
 at::Tensor Engine::Parts::encode_pictures(const VisualInputs& inputs) {
     auto& part = open_image_encoder();
-    const Lease lease = part.residency->lease(part.layers.params());
+    if (options.keep_resident) part.keep();
     const ClipVisionConfig& clip = part.layers.config();
     if (!inputs.image)  // a control video alone: what stands for no picture
         return at::zeros({1, clip.tokens(), clip.hidden_size}, at::kFloat);
@@ -118,7 +118,7 @@ at::Tensor Engine::Parts::encode_pictures(const VisualInputs& inputs) {
     add(*inputs.image);
     // Models of one picture's tokens (Fun-InP, Wan2.1 I2V) see the last one in their channels only.
     if (inputs.last_image && dit_config.pos_embed_seq_len > 0) add(*inputs.last_image);
-    return part.layers.encode(at::cat(pixels).to(compute.device), lease).to(at::kCPU);
+    return part.layers.encode(at::cat(pixels).to(compute.device), *part.residency).to(at::kCPU);
 }
 
 VisualConditions Engine::encode_visual(const ResolvedRequest& request, const RunControl& control,

@@ -103,22 +103,23 @@ ClipVision::ClipVision(const ClipVisionConfig& config, Weights& weights) : confi
         weights.contains(fmt::format("{}embeddings.class_embedding", kPrefix)) ? kPrefix : ""};
     const std::int64_t hidden = config.hidden_size, patch = config.patch_size;
     const auto param = [&](const char* name, std::vector<std::int64_t> shape, Role role) {
-        return params_.emplace_back(weights.param(root + name, std::move(shape), role));
+        return outer_params_.emplace_back(weights.param(root + name, std::move(shape), role));
     };
     class_embedding_ = param("embeddings.class_embedding", {hidden}, Role::fp32);
     patch_embedding_ = param("embeddings.patch_embedding.weight",
                              {hidden, config.num_channels, patch, patch}, Role::conv);
     position_embedding_ =
         param("embeddings.position_embedding.weight", {config.tokens(), hidden}, Role::fp32);
-    first_norm_ = declare(root + "pre_layrnorm", {hidden}, Role::fp32, weights);  // spelt so
+    first_norm_.weight = param("pre_layrnorm.weight", {hidden}, Role::fp32);  // spelt so
+    first_norm_.bias = param("pre_layrnorm.bias", {hidden}, Role::fp32);
     const std::string layers = root + "encoder.layers.";
-    for (std::int64_t index = 0; index + 1 < config.num_hidden_layers; ++index) {
+    for (std::int64_t index = 0; index < num_blocks(); ++index) {
         blocks_.push_back(declare_block(fmt::format("{}{}.", layers, index), weights));
     }
 
     weights.ignore(root + "embeddings.position_ids");
     weights.ignore("visual_projection.weight");
-    const std::string last = fmt::format("{}{}.", layers, config.num_hidden_layers - 1);
+    const std::string last = fmt::format("{}{}.", layers, num_blocks());
     for (const std::string& layer :
          {root + "post_layernorm", last + "layer_norm1", last + "layer_norm2", last + "mlp.fc1",
           last + "mlp.fc2", last + "self_attn.q_proj", last + "self_attn.k_proj",
@@ -128,24 +129,19 @@ ClipVision::ClipVision(const ClipVisionConfig& config, Weights& weights) : confi
     }
 }
 
-ClipVision::Affine ClipVision::declare(const std::string& name, std::vector<std::int64_t> shape,
-                                       Role role, Weights& weights) {
-    const std::int64_t out = shape.front();
-    Affine affine;
-    affine.weight = weights.param(name + ".weight", std::move(shape), role);
-    affine.bias = weights.param(name + ".bias", {out}, role == Role::fp32 ? role : Role::vector);
-    params_.push_back(affine.weight);
-    params_.push_back(affine.bias);
-    return affine;
-}
-
 ClipVision::Block ClipVision::declare_block(const std::string& prefix, Weights& weights) {
     const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
-    const auto norm = [&](const char* name) {
-        return declare(prefix + name, {hidden}, Role::fp32, weights);
+    std::vector<Param>& params = block_params_.emplace_back();
+    const auto param = [&](const std::string& name, std::vector<std::int64_t> shape, Role role) {
+        return params.emplace_back(weights.param(prefix + name, std::move(shape), role));
     };
-    const auto linear = [&](const char* name, std::int64_t out, std::int64_t in) {
-        return declare(prefix + name, {out, in}, Role::matrix, weights);
+    const auto norm = [&](const std::string& name) {
+        return Affine{param(name + ".weight", {hidden}, Role::fp32),
+                      param(name + ".bias", {hidden}, Role::fp32)};
+    };
+    const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in) {
+        return Affine{param(name + ".weight", {out, in}, Role::matrix),
+                      param(name + ".bias", {out}, Role::vector)};
     };
     Block block;
     block.attention_norm = norm("layer_norm1");
@@ -174,7 +170,9 @@ at::Tensor ClipVision::embed(const at::Tensor& pixels, const Lease& lease) const
         at::empty({batch, config_.tokens(), config_.hidden_size}, rows.options().dtype(at::kFloat));
     sum.select(1, 0).copy_(lease[class_embedding_]);
     sum.narrow(1, 1, side * side).copy_(rows);
-    return sum.add_(lease[position_embedding_]);
+    sum.add_(lease[position_embedding_]);
+    return ops::layer_norm(sum, lease[first_norm_.weight], lease[first_norm_.bias],
+                           config_.layer_norm_eps, at::kFloat);
 }
 
 at::Tensor ClipVision::attend(const Block& block, const at::Tensor& x, const Lease& lease) const {
@@ -204,7 +202,7 @@ at::Tensor ClipVision::feed_forward(const Block& block, const at::Tensor& x,
         {.x = inner, .weight = lease.matrix(block.down.weight), .bias = lease[block.down.bias]});
 }
 
-at::Tensor ClipVision::encode(const at::Tensor& pixels, const Lease& lease) const {
+at::Tensor ClipVision::encode(const at::Tensor& pixels, Residency& residency) const {
     const std::int64_t size = config_.image_size;
     ZT_CHECK(pixels.dim() == 4 && pixels.size(1) == config_.num_channels &&
                  pixels.size(2) == size && pixels.size(3) == size,
@@ -212,17 +210,17 @@ at::Tensor ClipVision::encode(const at::Tensor& pixels, const Lease& lease) cons
              "the image encoder was given pixels of [{}]: it takes pictures of {} channels and "
              "{}x{} pixels, and the image_processor's preprocessor_config.json must say so",
              fmt::join(pixels.sizes(), ", "), config_.num_channels, size, size);
-    const at::ScalarType dtype = lease[patch_embedding_].scalar_type();
-    const auto norm = [&](const at::Tensor& x, const Affine& layer, at::ScalarType out) {
-        return ops::layer_norm(x, lease[layer.weight], lease[layer.bias], config_.layer_norm_eps,
-                               out);
-    };
-    at::Tensor sum = norm(embed(pixels, lease), first_norm_, at::kFloat);
+    const at::ScalarType dtype = residency.options().compute_dtype;
+    at::Tensor sum = embed(pixels, residency.lease(outer_params()));
     for (std::size_t index = 0; index < blocks_.size(); ++index) {
         const Block& block = blocks_[index];
-        ops::add_gated(sum, attend(block, norm(sum, block.attention_norm, dtype), lease), {}, {});
-        ops::add_gated(sum, feed_forward(block, norm(sum, block.feed_forward_norm, dtype), lease),
-                       {}, {});
+        const Lease lease = residency.lease(params(static_cast<std::int64_t>(index)));
+        const auto normed = [&](const Affine& norm) {
+            return ops::layer_norm(sum, lease[norm.weight], lease[norm.bias],
+                                   config_.layer_norm_eps, dtype);
+        };
+        ops::add_gated(sum, attend(block, normed(block.attention_norm), lease), {}, {});
+        ops::add_gated(sum, feed_forward(block, normed(block.feed_forward_norm), lease), {}, {});
         ops::trace(fmt::format("clip.block.{}", index), sum);
     }
     return sum.to(dtype);

@@ -3,7 +3,7 @@
 //
 // Wan's models read the output of the layer before the last: what lies behind it is known by name,
 // not loaded and not computed. The sum that the blocks add to is kept in float32, whatever the
-// compute dtype. Immutable; encode() may run on several threads with one lease each. Key names are
+// compute dtype. Immutable; encode() may run on several threads at once. Key names are
 // Transformers', with the `vision_model.` in front or without.
 #pragma once
 
@@ -48,13 +48,19 @@ public:
     ClipVision(const ClipVisionConfig& config, Weights& weights);
 
     const ClipVisionConfig& config() const { return config_; }
-    // The embeddings and all blocks but the last.
-    std::span<const Param> params() const { return params_; }
+    // Blocks that are computed: all but the last.
+    std::int64_t num_blocks() const { return config_.num_hidden_layers - 1; }
+    // The embeddings and the norm behind them.
+    std::span<const Param> outer_params() const { return outer_params_; }
+    std::span<const Param> params(std::int64_t block) const {
+        return block_params_[static_cast<std::size_t>(block)];
+    }
 
     // pixels: [B, num_channels, image_size, image_size] of any float dtype, normalised
     // -> [B, tokens, hidden_size] in the compute dtype: what Transformers calls hidden_states[-2].
-    // Errors: io for pictures of another size.
-    at::Tensor encode(const at::Tensor& pixels, const Lease& lease) const;
+    // Leases the embeddings, then one block after the other. Errors: io for pictures of another
+    // size.
+    at::Tensor encode(const at::Tensor& pixels, Residency& residency) const;
 
     // Floating-point operations (a multiply-add is two) of encode() for that many pictures.
     double flop(std::int64_t pictures) const;
@@ -71,10 +77,8 @@ private:
         Affine feed_forward_norm, up, down;
     };
 
-    Affine declare(const std::string& name, std::vector<std::int64_t> shape, Role role,
-                   Weights& weights);
     Block declare_block(const std::string& prefix, Weights& weights);
-    // pixels -> [B, tokens, hidden_size] fp32, not yet normalised
+    // pixels -> [B, tokens, hidden_size] fp32
     at::Tensor embed(const at::Tensor& pixels, const Lease& lease) const;
     // x: [B, tokens, hidden_size], normalised, compute dtype -> the same
     at::Tensor attend(const Block& block, const at::Tensor& x, const Lease& lease) const;
@@ -84,7 +88,8 @@ private:
     Param class_embedding_, patch_embedding_, position_embedding_;
     Affine first_norm_;
     std::vector<Block> blocks_;
-    std::vector<Param> params_;
+    std::vector<Param> outer_params_;
+    std::vector<std::vector<Param>> block_params_;
 };
 
 }  // namespace zoetrope

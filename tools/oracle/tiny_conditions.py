@@ -36,9 +36,10 @@ from transformers import UMT5EncoderModel
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "conditions"
 PIPELINE = ROOT / "tests" / "golden" / "pipeline" / "unipc"
-KINDS = ("i2v", "flf2v", "i2v-experts", "flf2v-experts", "ti2v", "v2v", "vace", "animate", "replace")
-CLIP_KINDS = ("i2v", "flf2v", "animate", "replace")
-LATENT_BAR = {"i2v": 2e-3, "flf2v": 2e-3, "animate": 1e-3, "replace": 1e-3}  # where CLIP preprocessing takes part; else:
+KINDS = ("i2v", "flf2v", "i2v-experts", "flf2v-experts", "ti2v", "v2v", "vace", "fun-control", "animate", "replace")
+CLIP_KINDS = ("i2v", "flf2v", "fun-control", "animate", "replace")
+# where CLIP preprocessing takes part; else LATENT_BAR_PLAIN
+LATENT_BAR = {"i2v": 2e-3, "flf2v": 2e-3, "fun-control": 2e-3, "animate": 1e-3, "replace": 1e-3}
 LATENT_BAR_PLAIN = 2e-4
 FRAME_BAR = 0.01
 
@@ -111,7 +112,7 @@ def make_transformer(case: Conditions, text_dim: int, tokens: int, image_dim: in
             inject_face_latents_blocks=1,
             motion_encoder_batch_size=4,
         )
-    channels = 16 if case.kind in ("ti2v", "v2v", "vace") else 36
+    channels = {"ti2v": 16, "v2v": 16, "vace": 16, "fun-control": 48}.get(case.kind, 36)
     model = kind(
         patch_size=(1, 2, 2),
         num_attention_heads=case.heads,
@@ -132,6 +133,32 @@ def make_transformer(case: Conditions, text_dim: int, tokens: int, image_dim: in
             embedding = model.condition_embedder.image_embedder.pos_embed
             embedding.add_(0.2 * torch.randn_like(embedding))
     return roughen(model)
+
+
+class FunControlPipeline(WanImageToVideoPipeline):
+    """Diffusers has no pipeline of its own for the Fun-Control models: its nearest one, whose transformer takes the
+    control video's latents and the first picture's in place of a mask and the known frames."""
+
+    control_video: list[Image.Image] = []
+
+    def save_pretrained(self, folder: Path) -> None:
+        super().save_pretrained(folder)
+        index = folder / "model_index.json"  # released folders name Diffusers' class
+        index.write_text(index.read_text().replace("FunControlPipeline", "WanImageToVideoPipeline"))
+
+    def prepare_latents(self, image, batch_size, *positional, **named):
+        latents, known = super().prepare_latents(image, batch_size, *positional, **named)
+        height, width = (8 * side for side in latents.shape[-2:])
+        config = self.vae.config
+        mean, scale = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+
+        def encode(video: torch.Tensor) -> torch.Tensor:
+            return (self.vae.encode(video).latent_dist.mode() - mean) / scale
+
+        control = encode(self.video_processor.preprocess_video(self.control_video, height=height, width=width))
+        first = torch.zeros_like(control)
+        first[:, :, :1] = encode(image.unsqueeze(2))
+        return latents, torch.cat([control, first], 1)
 
 
 def make_pipeline(case: Conditions):
@@ -177,7 +204,8 @@ def make_pipeline(case: Conditions):
             image_encoder=roughen(CLIPVisionModel(clip_config)),
             image_processor=CLIPImageProcessor(size=case.clip_size, crop_size=case.clip_size),
         )
-    return WanImageToVideoPipeline(
+    kind = FunControlPipeline if case.kind == "fun-control" else WanImageToVideoPipeline
+    return kind(
         **parts,
         image_encoder=roughen(CLIPVisionModel(clip_config)) if clip else None,
         image_processor=CLIPImageProcessor(size=case.clip_size, crop_size=case.clip_size) if clip else None,
@@ -200,8 +228,8 @@ def write_inputs(case: Conditions, folder: Path) -> None:
     """The case's pictures as PNG files, its videos as folders of them."""
     rng = random.Random(case.seed)
     width, height = case.width // 16 * 16, case.height // 16 * 16
-    if case.kind in ("v2v", "vace"):
-        if case.kind == "v2v" or case.control_video:
+    if case.kind in ("v2v", "vace", "fun-control"):
+        if case.kind != "vace" or case.control_video:
             (folder / "video").mkdir()
             # VACE: Diffusers conditions at the video's own size, so it is the size that is asked for
             size = (width, height) if case.kind == "vace" else case.picture
@@ -213,7 +241,8 @@ def write_inputs(case: Conditions, folder: Path) -> None:
                     random_picture(rng, size).save(folder / "mask" / f"{i:03}.png")
         for i, size in enumerate(case.references):
             random_picture(rng, size).save(folder / f"reference{i}.png")
-        return
+        if case.kind != "fun-control":
+            return
     random_picture(rng, case.picture).save(folder / "image.png")
     if case.kind in ("animate", "replace"):
         videos = dict(pose=(width, height), face=(20, 20))
@@ -257,6 +286,8 @@ def run_diffusers(case: Conditions, folder: Path) -> dict[str, torch.Tensor]:
         arguments |= dict(video=pictures_of(folder / "video"), strength=case.strength)
     else:
         arguments["num_frames"] = case.num_frames
+    if case.kind == "fun-control":
+        loaded.control_video = pictures_of(folder / "video")
     if case.kind == "vace":
         references = [Image.open(folder / f"reference{i}.png") for i in range(len(case.references))]
         arguments |= dict(
@@ -280,7 +311,11 @@ def run_diffusers(case: Conditions, folder: Path) -> dict[str, torch.Tensor]:
 def pipeline_class(kind: str):
     if kind in ("animate", "replace"):
         return WanAnimatePipeline
-    return {"v2v": WanVideoToVideoPipeline, "vace": WanVACEPipeline}.get(kind, WanImageToVideoPipeline)
+    return {
+        "v2v": WanVideoToVideoPipeline,
+        "vace": WanVACEPipeline,
+        "fun-control": FunControlPipeline,
+    }.get(kind, WanImageToVideoPipeline)
 
 
 def request_flags(case: Conditions, folder: Path) -> list[str]:
