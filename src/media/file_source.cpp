@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "media/ffmpeg.h"
 #include "media/frame_source.h"
+#include "media/input_bytes.h"
 #include "media/png_text.h"
 #include "media/to_rgb.h"
 
@@ -34,84 +35,6 @@ constexpr std::int64_t kMaxPixels = std::int64_t{1} << 28;
 
 constexpr const char* kCut = "the file is cut off";
 
-// FFmpeg reads through these bytes only: it never sees a file name, so that neither an ending nor a
-// protocol in the name means anything.
-class InputBytes {
-public:
-    explicit InputBytes(const fs::path& path);
-    ~InputBytes();
-    InputBytes(const InputBytes&) = delete;
-    InputBytes& operator=(const InputBytes&) = delete;
-
-    AVIOContext* context() { return context_; }
-
-    // Whether the end mark is there, for the formats whose decoders do not miss it.
-    bool is_whole(AVCodecID codec);
-
-private:
-    static int read(void* self, std::uint8_t* buffer, int size);
-    static std::int64_t seek(void* self, std::int64_t offset, int whence);
-
-    std::FILE* file_;
-    std::int64_t size_ = 0;
-    AVIOContext* context_ = nullptr;
-};
-
-InputBytes::InputBytes(const fs::path& path) {
-    std::error_code error;
-    ZT_CHECK(fs::exists(path, error), not_found, "'{}' does not exist", path.string());
-    ZT_CHECK(fs::is_regular_file(path, error), io, "cannot read '{}': it is not a file",
-             path.string());
-    size_ = static_cast<std::int64_t>(fs::file_size(path, error));
-    file_ = std::fopen(path.c_str(), "rbe");
-    ZT_CHECK(file_ != nullptr, io, "cannot read '{}': {}", path.string(), std::strerror(errno));
-    constexpr int kBuffer = 64 << 10;
-    auto* buffer = static_cast<std::uint8_t*>(av_malloc(kBuffer));
-    context_ = buffer == nullptr
-                   ? nullptr
-                   : avio_alloc_context(buffer, kBuffer, 0, this, &read, nullptr, &seek);
-    if (context_ == nullptr) {
-        av_free(buffer);
-        std::fclose(file_);
-        fail(ErrorKind::out_of_memory, "FFmpeg could not allocate its buffers");
-    }
-}
-
-InputBytes::~InputBytes() {
-    av_freep(&context_->buffer);  // FFmpeg may have replaced ours
-    avio_context_free(&context_);
-    std::fclose(file_);
-}
-
-bool InputBytes::is_whole(AVCodecID codec) {
-    if (codec != AV_CODEC_ID_GIF) return true;
-    constexpr int kGifTrailer = 0x3B;
-    int last = 0;  // byte that is not padding
-    for (std::int64_t at = size_ - 1; at >= 0 && last == 0; --at) {
-        if (::fseeko(file_, at, SEEK_SET) != 0) return true;
-        last = std::fgetc(file_);
-    }
-    return last == kGifTrailer;
-}
-
-int InputBytes::read(void* self, std::uint8_t* buffer, int size) {
-    std::FILE* file = static_cast<InputBytes*>(self)->file_;
-    const std::size_t count = std::fread(buffer, 1, static_cast<std::size_t>(size), file);
-    if (count > 0) return static_cast<int>(count);
-    return std::ferror(file) != 0 ? AVERROR(EIO) : AVERROR_EOF;
-}
-
-std::int64_t InputBytes::seek(void* self, std::int64_t offset, int whence) {
-    auto* input = static_cast<InputBytes*>(self);
-    if ((whence & AVSEEK_SIZE) != 0) return input->size_;
-    if (::fseeko(input->file_, offset, whence & ~AVSEEK_FORCE) != 0) return AVERROR(errno);
-    return ::ftello(input->file_);
-}
-
-int refuse_other_files(AVFormatContext*, AVIOContext**, const char*, int, AVDictionary**) {
-    return AVERROR(EPERM);
-}
-
 // The display matrix of a stream; null where it has none.
 const std::int32_t* display_matrix(const AVStream& stream) {
 #if LIBAVCODEC_VERSION_INT >= AV_VERSION_INT(60, 31, 102)  // FFmpeg 6.1
@@ -124,6 +47,13 @@ const std::int32_t* display_matrix(const AVStream& stream) {
         av_stream_get_side_data(&stream, AV_PKT_DATA_DISPLAYMATRIX, nullptr);
 #endif
     return reinterpret_cast<const std::int32_t*>(bytes);
+}
+
+// Whether the end mark is there, which the decoder does not miss (GIF89a specification, section
+// 27).
+bool has_gif_end(const ffmpeg::InputBytes& bytes) {
+    constexpr int kGifTrailer = 0x3B;
+    return bytes.last_byte() == kGifTrailer;
 }
 
 // Whether a JPEG picture has the end mark behind its last scan (ITU-T T.81, annex B); FFmpeg fills
@@ -154,8 +84,10 @@ class FileSource : public FrameSource {
 public:
     explicit FileSource(const fs::path& path);
     std::optional<TimedFrame> read() override;
+    std::optional<double> skip() override;
 
 private:
+    bool next_picture();
     void open();
     void describe();
     bool decode();
@@ -169,7 +101,7 @@ private:
     std::string doing() const { return "cannot read '" + path_.string() + "'"; }
 
     fs::path path_;
-    InputBytes bytes_;
+    ffmpeg::InputBytes bytes_;
     ffmpeg::InputContext input_;
     AVStream* stream_ = nullptr;
     ffmpeg::CodecContext decoder_;
@@ -199,16 +131,7 @@ FileSource::FileSource(const fs::path& path) : path_(path), bytes_(path) {
 }
 
 void FileSource::open() {
-    AVFormatContext* input = avformat_alloc_context();
-    ZT_CHECK(input != nullptr, out_of_memory, "FFmpeg could not allocate its buffers");
-    input->pb = bytes_.context();
-    // Playlists and references must not reach other files or the network.
-    input->io_open = refuse_other_files;
-    input->protocol_whitelist = av_strdup("none");
-    const int opened = avformat_open_input(&input, nullptr, nullptr, nullptr);  // frees on failure
-    check(opened, ErrorKind::io, doing() + ": it is no video or picture that FFmpeg knows");
-    input_.reset(input);
-    check(avformat_find_stream_info(input_.get(), nullptr), ErrorKind::io, doing());
+    input_ = ffmpeg::open_input(bytes_, doing());
 
     const AVCodec* codec = nullptr;
     const int index = av_find_best_stream(input_.get(), AVMEDIA_TYPE_VIDEO, -1, -1, &codec, 0);
@@ -329,7 +252,8 @@ void FileSource::feed() {
         // Some demuxers only complain where others return an error.
         const std::string complaint = LogCapture::text();
         if (!complaint.empty()) return stop(complaint);
-        if (!bytes_.is_whole(stream_->codecpar->codec_id)) return stop(kCut);
+        if (stream_->codecpar->codec_id == AV_CODEC_ID_GIF && !has_gif_end(bytes_))
+            return stop(kCut);
         avcodec_send_packet(decoder_.get(), nullptr);
         draining_ = true;
         return;
@@ -396,20 +320,30 @@ void FileSource::check_end() {
     }
 }
 
-std::optional<TimedFrame> FileSource::read() {
-    const LogCapture log;
+// Moves on to the next picture; false at the end.
+bool FileSource::next_picture() {
     if (!picture_waits_ && !decode()) {
         check_end();
-        return std::nullopt;
+        return false;
     }
     picture_waits_ = false;
-    TimedFrame next;
-    next.seconds = seconds_of(*picture_);
-    next.frame = converter_.convert(*picture_, ffmpeg::color_space_of(*picture_, is_picture()),
-                                    orientation_, info_.width, info_.height);
-    last_seconds_ = next.seconds;
+    last_seconds_ = seconds_of(*picture_);
     ++given_;
-    return next;
+    return true;
+}
+
+std::optional<TimedFrame> FileSource::read() {
+    const LogCapture log;
+    if (!next_picture()) return std::nullopt;
+    return TimedFrame{converter_.convert(*picture_, ffmpeg::color_space_of(*picture_, is_picture()),
+                                         orientation_, info_.width, info_.height),
+                      last_seconds_};
+}
+
+std::optional<double> FileSource::skip() {
+    if (given_ == 0) return FrameSource::skip();  // whether it can be converted is told at once
+    const LogCapture log;
+    return next_picture() ? std::optional(last_seconds_) : std::nullopt;
 }
 
 }  // namespace

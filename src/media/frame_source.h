@@ -16,6 +16,11 @@ class FrameSource {
 public:
     virtual ~FrameSource() = default;
     virtual std::optional<TimedFrame> read() = 0;
+    // As read(), for the time alone.
+    virtual std::optional<double> skip() {
+        const auto next = read();
+        return next ? std::optional(next->seconds) : std::nullopt;
+    }
 
     const MediaInfo& info() const { return info_; }
     const std::string& damage() const { return damage_; }

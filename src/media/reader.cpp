@@ -30,6 +30,7 @@ VideoReader& VideoReader::operator=(VideoReader&&) noexcept = default;
 
 const MediaInfo& VideoReader::info() const { return source_->info(); }
 std::optional<TimedFrame> VideoReader::read() { return source_->read(); }
+std::optional<double> VideoReader::skip() { return source_->skip(); }
 const std::string& VideoReader::damage() const { return source_->damage(); }
 
 MediaInfo probe_media(const fs::path& path) { return VideoReader(path).info(); }

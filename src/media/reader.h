@@ -62,6 +62,8 @@ public:
 
     // The next frame; nothing at the end or at a break.
     std::optional<TimedFrame> read();
+    // Decodes the next frame for its time alone, seconds; nothing where read() gives nothing.
+    std::optional<double> skip();
 
     // Once read() gave nothing: why the file ends early; empty where it is whole.
     const std::string& damage() const;
