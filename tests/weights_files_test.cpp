@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "errors.h"
+#include "weights/safetensors_writer.h"
 #include "weights/source.h"
 
 #include <gmock/gmock.h>
@@ -14,6 +15,9 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <sys/resource.h>
+
+#include <csignal>
 #include <fstream>
 #include <map>
 #include <set>
@@ -325,6 +329,67 @@ TEST_F(WeightFiles, WriterRefusesWhatTheFormatCannotHold) {
         error_of([&] { write_safetensors(folder_ / "no/such/x.safetensors", fine); });
     EXPECT_EQ(kind, ErrorKind::io);
     EXPECT_THAT(message, HasSubstr("cannot write"));
+}
+
+// Tensor by tensor in any order; nothing is there under the name before the end.
+TEST_F(WeightFiles, WriterStreamsInAnyOrder) {
+    const std::vector<TensorInfo> infos = {{"bytes", {3}, at::kByte},
+                                           {"wide", {2, 2}, at::kDouble},
+                                           {"none", {0, 4}, at::kFloat},
+                                           {"half", {5}, at::kBFloat16},
+                                           {"one", {}, at::kFloat8_e4m3fn}};
+    const fs::path file = folder_ / "x.safetensors";
+    {
+        SafetensorsWriter writer(file, infos, {});
+        for (const std::size_t i : {std::size_t{4}, std::size_t{1}, std::size_t{3}})
+            writer.write(i, at::full(infos[i].shape, 2.0).to(infos[i].dtype));
+        EXPECT_FALSE(fs::exists(file));
+        EXPECT_EQ(error_of([&] { writer.finish(); }).first, ErrorKind::internal);
+        EXPECT_THAT(error_of([&] {
+                        writer.write(1, at::zeros({2, 2}, at::kDouble));
+                    }).second,
+                    HasSubstr("written twice"));
+        EXPECT_THAT(error_of([&] { writer.write(0, at::zeros({4}, at::kByte)); }).second,
+                    HasSubstr("[3] Byte was announced"));
+        EXPECT_THAT(error_of([&] { writer.write(0, at::zeros({3}, at::kChar)); }).second,
+                    HasSubstr("was announced"));
+        writer.write(0, at::full({3}, 7, at::kByte));
+        writer.write(2, at::zeros({0, 4}));
+        writer.finish();
+        EXPECT_EQ(writer.bytes(), static_cast<std::int64_t>(fs::file_size(file)));
+    }
+    const auto source = open_safetensors(file);
+    EXPECT_EQ(source->tensors()[0].name, "wide");  // aligned: wide elements first
+    EXPECT_EQ(source->tensors().size(), infos.size());
+    for (std::size_t i = 0; i < infos.size(); ++i) {
+        const TensorInfo& info = source->tensors()[i];
+        const at::Tensor tensor = source->read(i).to(at::kFloat);
+        EXPECT_EQ(tensor.sizes(), at::IntArrayRef(info.shape));
+        if (tensor.numel() == 0) continue;
+        EXPECT_EQ(tensor.flatten()[0].item<float>(), info.name == "bytes" ? 7 : 2) << info.name;
+    }
+}
+
+TEST_F(WeightFiles, AWriterThatIsLetGoLeavesNothing) {
+    const std::vector<TensorInfo> infos = {{"a", {3}, at::kFloat}};
+    { SafetensorsWriter writer(folder_ / "x.safetensors", infos, {}); }
+    EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+// A limit on file sizes stands for a disk that is full: it is told before any tensor is written.
+TEST_F(WeightFiles, WriterTellsOfAFullDiskAtOnce) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+    const rlimit small{.rlim_cur = 1 << 20, .rlim_max = before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+    const std::vector<TensorInfo> infos = {{"a", {1 << 20}, at::kFloat}};
+    const auto [kind, message] =
+        error_of([&] { SafetensorsWriter writer(folder_ / "x.safetensors", infos, {}); });
+    ::setrlimit(RLIMIT_FSIZE, &before);
+    EXPECT_EQ(kind, ErrorKind::io);
+    EXPECT_THAT(message, HasSubstr("which takes 4.00 MiB"));
+    EXPECT_TRUE(fs::is_empty(folder_));
 }
 
 TEST_F(WeightFiles, AFailedWriteLeavesTheOldFile) {

@@ -8,6 +8,7 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -96,6 +97,50 @@ TEST_P(Layouts, EveryNameComesBack) {
         }
         EXPECT_EQ(back, needed) << name;
     }
+}
+
+// Through the canonical names and back: every tensor that is needed, as it was stored.
+TEST_P(Layouts, SourcesComeBackWithTheirShapesAndNumbers) {
+    const json given = golden(GetParam());
+    for (const auto& [layout_name, names] : given["layouts"].items()) {
+        const auto source = std::make_shared<NamesOnly>(names, "x.");
+        const auto layout = detect_layout(kind_of(given), *source);
+        ASSERT_TRUE(layout.has_value());
+        const auto back = original_source(*layout, canonical_source(kind_of(given), source));
+        std::map<std::string, std::size_t> stored;
+        for (std::size_t i = 0; i < source->tensors().size(); ++i)
+            stored[source->tensors()[i].name] = i;
+        std::set<std::string> found;
+        for (std::size_t i = 0; i < back->tensors().size(); ++i) {
+            const TensorInfo& info = back->tensors()[i];
+            ASSERT_TRUE(stored.contains(info.name)) << info.name;
+            EXPECT_EQ(info.shape, source->tensors()[stored[info.name]].shape) << info.name;
+            found.insert(info.name);
+            const at::Tensor tensor = back->read(i);
+            EXPECT_EQ(tensor.sizes(), at::IntArrayRef(info.shape)) << info.name;
+            if (info.name.ends_with(".kernel")) {
+                EXPECT_EQ(tensor.sum().item<float>(), 1) << info.name;
+            } else {
+                EXPECT_TRUE(at::equal(tensor, source->read(stored[info.name]))) << info.name;
+            }
+        }
+        for (const auto& [name, position] : stored) {
+            if (!name.starts_with(layout->prefix)) continue;
+            const bool needed =
+                !canonical_names(*layout, name.substr(layout->prefix.size())).empty() ||
+                name.ends_with(".kernel");
+            EXPECT_EQ(found.contains(name), needed) << layout_name << ": " << name;
+        }
+    }
+}
+
+TEST(OriginalSource, WantsEveryPartOfAFusedTensor) {
+    const auto source = std::make_shared<NamesOnly>(json{{"face_adapter.0.to_k.weight", {2, 2}}});
+    const ComponentLayout layout{
+        .kind = ComponentKind::dit, .layout = Layout::original, .prefix = {}, .num_res_blocks = 0};
+    const auto [kind, message] = error_of([&] { original_source(layout, source); });
+    EXPECT_EQ(kind, ErrorKind::io);
+    EXPECT_THAT(message, HasSubstr("face_adapter.fuser_blocks.0.linear1_kv.weight"));
 }
 
 TEST_P(Layouts, ConfigsFollowFromShapes) {

@@ -62,16 +62,6 @@ std::filesystem::path existing(const Arguments& arguments, std::string_view flag
     return path ? existing(flag, *path) : std::filesystem::path();
 }
 
-ModelPaths paths_of(const Arguments& arguments) {
-    return {.model = arguments.text("--model-path").value_or(""),
-            .transformer = existing(arguments, "--transformer-path"),
-            .transformer_2 = existing(arguments, "--transformer-2-path"),
-            .vae = existing(arguments, "--vae-path"),
-            .text_encoder = existing(arguments, "--text-encoder-path"),
-            .tokenizer = existing(arguments, "--tokenizer-path"),
-            .image_encoder = existing(arguments, "--image-encoder-path")};
-}
-
 EngineOptions options_of(const Arguments& arguments) {
     EngineOptions options;
     options.dtype = arguments.text("--dtype").value_or(options.dtype);
@@ -210,6 +200,16 @@ void write_report(const std::string& path, const nlohmann::json& report) {
 
 }  // namespace
 
+ModelPaths model_paths(const Arguments& arguments) {
+    return {.model = arguments.text("--model-path").value_or(""),
+            .transformer = existing(arguments, "--transformer-path"),
+            .transformer_2 = existing(arguments, "--transformer-2-path"),
+            .vae = existing(arguments, "--vae-path"),
+            .text_encoder = existing(arguments, "--text-encoder-path"),
+            .tokenizer = existing(arguments, "--tokenizer-path"),
+            .image_encoder = existing(arguments, "--image-encoder-path")};
+}
+
 int generate(Words words, std::stop_token stop) {
     const auto arguments = Arguments::parse(kCommand, generate_flags(), words);
     if (!arguments) return 0;
@@ -218,7 +218,7 @@ int generate(Words words, std::stop_token stop) {
     const Request wanted = request_of(*arguments);
     const EngineOptions options = options_of(*arguments);
     pull_model(*arguments, stop);
-    Engine engine(ModelFolder::open(paths_of(*arguments)), options);
+    Engine engine(ModelFolder::open(model_paths(*arguments)), options);
     const ResolvedRequest request = engine.resolve(wanted);
     Output output({.path = arguments->text("--output-path").value_or("outputs"),
                    .file_name = arguments->text("--output-file-name").value_or("")},

@@ -35,6 +35,8 @@ constexpr Subcommand kCommands[] = {
      [](Words words, std::stop_token) { return plan(words); }},
     {"preprocess", "preprocess --video CLIP", "make the videos that drive Wan-Animate",
      preprocess_clip},
+    {"convert", "convert --output-path PATH", "write a model in another layout or precision",
+     convert},
     {"inspect", "inspect PATH", "say what a model, a weights file or an output holds",
      [](Words words, std::stop_token) { return inspect(words); }},
     {"pull", "pull NAME", "download a model repository", pull},
@@ -42,7 +44,7 @@ constexpr Subcommand kCommands[] = {
     {"bench", "bench model --shape NAME", "measure this machine on a model's real shape", bench},
 };
 // Of the command line's contract, not built yet.
-constexpr std::string_view kNotBuilt[] = {"serve", "convert"};
+constexpr std::string_view kNotBuilt[] = {"serve"};
 
 std::string usage_text() {
     std::string text = "zoetrope: the Wan video models, quickly and on any machine\n\n";

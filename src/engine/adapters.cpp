@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "engine/known_models.h"
 #include "engine/model_folder.h"
 #include "net/hub_cache.h"
 
@@ -21,21 +22,6 @@ constexpr std::string_view kFileEnd = ".safetensors";
 constexpr std::string_view kUsualNames[] = {"pytorch_lora_weights.safetensors",
                                             "adapter_model.safetensors"};
 
-// The released models, by what their configs say.
-struct KnownModel {
-    std::string_view name;
-    std::int64_t dim, layers, in_channels;
-    bool two_experts;
-};
-constexpr KnownModel kModels[] = {
-    {"Wan2.1-T2V-1.3B", 1536, 30, 16, false},       {"Wan2.1-VACE-1.3B", 1536, 30, 16, false},
-    {"Wan2.1-T2V-14B", 5120, 40, 16, false},        {"Wan2.1-VACE-14B", 5120, 40, 16, false},
-    {"Wan2.1-I2V-14B-480P", 5120, 40, 36, false},   {"Wan2.1-I2V-14B-720P", 5120, 40, 36, false},
-    {"Wan2.1-FLF2V-14B-720P", 5120, 40, 36, false}, {"Wan2.2-T2V-A14B", 5120, 40, 16, true},
-    {"Wan2.2-I2V-A14B", 5120, 40, 36, true},        {"Wan2.2-TI2V-5B", 3072, 30, 48, false},
-    {"Wan2.2-Animate-14B", 5120, 40, 36, false},
-};
-
 std::string lower(std::string_view text) {
     std::string out(text);
     std::transform(out.begin(), out.end(), out.begin(),
@@ -48,13 +34,12 @@ std::vector<std::string> models_of(const AdapterBase& base) {
     const std::string path = lower(base.path);
     std::string named;
     std::vector<std::string> alike;
-    for (const KnownModel& model : kModels) {
+    for (const KnownModel& model : known_models()) {
         if (model.dim != base.dim || model.layers != base.layers ||
             model.in_channels != base.in_channels || model.two_experts != base.two_experts)
             continue;
-        alike.emplace_back(model.name);
-        if (path.find(lower(model.name)) != std::string::npos && model.name.size() > named.size())
-            named = model.name;
+        const std::string name = alike.emplace_back(model.repository());
+        if (path.find(lower(name)) != std::string::npos && name.size() > named.size()) named = name;
     }
     return named.empty() ? alike : std::vector{named};
 }

@@ -215,6 +215,12 @@ std::string KnownModel::negative_prompt() const {
     return std::string(negative_prefix) + std::string(kNegative);
 }
 
+std::string KnownModel::repository() const {
+    std::string text(name);
+    std::replace(text.begin(), text.end(), ' ', '-');
+    return text;
+}
+
 std::span<const KnownModel> known_models() { return kModels; }
 
 const KnownModel* find_known(const nlohmann::json& config, bool two_experts,

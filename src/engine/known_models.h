@@ -36,6 +36,8 @@ struct KnownModel {
     std::string_view in_path;  // lower case: in the name of file or folder, where sizes are alike
 
     std::string negative_prompt() const;
+    // "Wan2.1-T2V-1.3B": what it is called in names of repositories.
+    std::string repository() const;
 };
 
 // The first row that fits; null where none does.

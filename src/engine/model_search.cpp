@@ -245,7 +245,14 @@ nlohmann::json component_config(ComponentKind kind, const fs::path& path) {
     nlohmann::json found;
     if (is_there(file)) found = read_json_object(file);
     if (folder && found.is_object() && !is_original_config(found)) return found;
-    return config_of(kind, *open_canonical(kind, path), found);
+    const auto source = open_canonical(kind, path);
+    // What the file says of itself holds before what lies beside it.
+    for (const auto& [key, text] : source->metadata()) {
+        if (kind != ComponentKind::dit || key != kConfigKey) continue;
+        const auto own = nlohmann::json::parse(text, nullptr, false);
+        if (own.is_object()) found = own;
+    }
+    return config_of(kind, *source, found);
 }
 
 bool is_high_noise(const fs::path& file) { return names_expert(file, "high"); }

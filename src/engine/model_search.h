@@ -13,8 +13,13 @@ std::filesystem::path find_root(const std::string& model, std::string_view asked
 // What zoetrope.json beside an embedded model says; nothing where there is none.
 std::optional<EmbeddedInfo> read_embedded(const std::filesystem::path& root);
 
-// The config of a component at a path: config.json there or beside the file, if it is of this
-// component, else inferred. Errors: those of open_canonical() and config_of().
+// What the metadata of a single file of a transformer call its config: the text of Diffusers'
+// config.json.
+constexpr std::string_view kConfigKey = "transformer_config";
+
+// The config of a component at a path: the file's own (kConfigKey), config.json there or beside the
+// file, if it is of this component, else inferred. Errors: those of open_canonical() and
+// config_of().
 nlohmann::json component_config(ComponentKind kind, const std::filesystem::path& path);
 
 // The transformers of a path without model_index.json.

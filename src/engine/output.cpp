@@ -1,9 +1,9 @@
 #include "engine/output.h"
 
 #include "base/error.h"
+#include "base/partial_file.h"
 #include "engine/version.h"
 #include "media/formats.h"
-#include "media/partial_file.h"
 #include "media/writer.h"
 #include "weights/source.h"
 

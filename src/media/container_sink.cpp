@@ -1,9 +1,9 @@
 // Frames into a container through libavcodec and libavformat.
 #include "base/error.h"
+#include "base/partial_file.h"
 #include "media/ffmpeg.h"
 #include "media/frame_sink.h"
 #include "media/palette.h"
-#include "media/partial_file.h"
 #include "media/yuv.h"
 
 #include <algorithm>

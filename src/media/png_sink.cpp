@@ -1,9 +1,9 @@
 // Frames into PNG files: one frame is one file, several are a numbered sequence.
 #include "base/error.h"
 #include "base/log.h"
+#include "base/partial_file.h"
 #include "media/ffmpeg.h"
 #include "media/frame_sink.h"
-#include "media/partial_file.h"
 #include "media/png_text.h"
 
 #include <cerrno>

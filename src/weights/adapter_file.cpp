@@ -261,9 +261,19 @@ private:
         return true;
     }
 
+    // A product of that size is made only where it can be a factor of the parameter: a file may ask
+    // for any.
+    void check_factor(const AdapterDelta& delta, std::int64_t rows, std::int64_t columns) const {
+        const auto [most_rows, most_columns] = matrix_size(delta.param);
+        ZT_CHECK(rows <= most_rows && columns <= most_columns, bad_request,
+                 "{}: {} has a factor of {} x {}, and {} of this model is {} x {}", file_,
+                 delta.key, rows, columns, delta.param.name, most_rows, most_columns);
+    }
+
     // A factor of a Kronecker product: whole, or two matrices.
-    at::Tensor factor(const std::string& module, const Pieces& pieces, AdapterPiece whole,
+    at::Tensor factor(const AdapterDelta& delta, const Pieces& pieces, AdapterPiece whole,
                       AdapterPiece first, AdapterPiece second, std::int64_t& rank) {
+        const std::string& module = delta.key;
         if (const at::Tensor given = tensor(pieces, whole); given.defined())
             return given.to(at::kFloat);
         const at::Tensor a = tensor(pieces, first), b = tensor(pieces, second);
@@ -272,18 +282,21 @@ private:
         ZT_CHECK(fits, io,
                  "{}: {} has no whole lokr_w1 or lokr_w2, and its parts _a and _b do not make one",
                  file_, module);
+        check_factor(delta, a.size(0), b.size(1));
         rank = b.size(0);
         return at::matmul(a.to(at::kFloat), b.to(at::kFloat));
     }
 
     // w2 of a convolution in Tucker's form: sum over i, j of core[i, j, ...] a[i, out] b[j, in].
-    at::Tensor tucker(const std::string& module, const at::Tensor& core, const Pieces& pieces,
+    at::Tensor tucker(const AdapterDelta& delta, const at::Tensor& core, const Pieces& pieces,
                       std::int64_t& rank) {
+        const std::string& module = delta.key;
         const at::Tensor a = tensor(pieces, lokr_w2_a), b = tensor(pieces, lokr_w2_b);
         const bool fits = a.defined() && b.defined() && core.dim() >= 2 && a.dim() == 2 &&
                           b.dim() == 2 && core.size(0) == a.size(0) && core.size(1) == b.size(0);
         ZT_CHECK(fits, io, "{}: the parts of lokr_w2 of {} do not fit its core lokr_t2", file_,
                  module);
+        check_factor(delta, a.size(1), b.size(1) * core.numel() / (core.size(0) * core.size(1)));
         rank = b.size(0);
         std::vector<std::int64_t> shape = {a.size(1), b.size(1)};
         shape.insert(shape.end(), core.sizes().begin() + 2, core.sizes().end());
@@ -296,10 +309,10 @@ private:
     bool set_kronecker(AdapterDelta& delta, const std::string& module, const Pieces& pieces) {
         const auto [rows, columns] = matrix_size(delta.param);
         std::int64_t rank = 0;
-        delta.left = factor(module, pieces, lokr_w1, lokr_w1_a, lokr_w1_b, rank);
+        delta.left = factor(delta, pieces, lokr_w1, lokr_w1_a, lokr_w1_b, rank);
         const at::Tensor core = tensor(pieces, lokr_t2);
-        delta.right = core.defined() ? tucker(module, core, pieces, rank)
-                                     : factor(module, pieces, lokr_w2, lokr_w2_a, lokr_w2_b, rank);
+        delta.right = core.defined() ? tucker(delta, core, pieces, rank)
+                                     : factor(delta, pieces, lokr_w2, lokr_w2_a, lokr_w2_b, rank);
         ZT_CHECK(delta.left.dim() == 2 && delta.right.dim() >= 2, io,
                  "{}: the factors of {} are [{}] and [{}], and matrices are wanted", file_, module,
                  fmt::join(delta.left.sizes(), ", "), fmt::join(delta.right.sizes(), ", "));

@@ -1,5 +1,7 @@
 #include "weights/adapter_names.h"
 
+#include "weights/layouts.h"
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -95,64 +97,16 @@ constexpr std::string_view kOptionalParts[] = {
     "face_encoder",
 };
 
-struct Names {
-    std::string_view canonical;  // Diffusers'
-    std::string_view original;
-};
-
-// Of a block, and of everything around the blocks.
-constexpr Names kBlockNames[] = {
-    {"attn1.to_q", "self_attn.q"},
-    {"attn1.to_k", "self_attn.k"},
-    {"attn1.to_v", "self_attn.v"},
-    {"attn1.to_out.0", "self_attn.o"},
-    {"attn1.norm_q", "self_attn.norm_q"},
-    {"attn1.norm_k", "self_attn.norm_k"},
-    {"attn2.to_q", "cross_attn.q"},
-    {"attn2.to_k", "cross_attn.k"},
-    {"attn2.to_v", "cross_attn.v"},
-    {"attn2.to_out.0", "cross_attn.o"},
-    {"attn2.norm_q", "cross_attn.norm_q"},
-    {"attn2.norm_k", "cross_attn.norm_k"},
-    {"attn2.add_k_proj", "cross_attn.k_img"},
-    {"attn2.add_v_proj", "cross_attn.v_img"},
-    {"attn2.norm_added_k", "cross_attn.norm_k_img"},
-    {"norm2", "norm3"},
-    {"ffn.net.0.proj", "ffn.0"},
-    {"ffn.net.2", "ffn.2"},
-    {"scale_shift_table", "modulation"},
-    {"proj_in", "before_proj"},  // of VACE's side blocks
-    {"proj_out", "after_proj"},
-};
-constexpr Names kOuterNames[] = {
-    {"condition_embedder.text_embedder.linear_1", "text_embedding.0"},
-    {"condition_embedder.text_embedder.linear_2", "text_embedding.2"},
-    {"condition_embedder.time_embedder.linear_1", "time_embedding.0"},
-    {"condition_embedder.time_embedder.linear_2", "time_embedding.2"},
-    {"condition_embedder.time_proj", "time_projection.1"},
-    {"condition_embedder.image_embedder.norm1", "img_emb.proj.0"},
-    {"condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"},
-    {"condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"},
-    {"condition_embedder.image_embedder.norm2", "img_emb.proj.4"},
-    {"proj_out", "head.head"},
-    {"scale_shift_table", "head.modulation"},
-};
-
-std::string find_original(std::span<const Names> table, std::string_view canonical) {
-    for (const Names& names : table) {
-        if (names.canonical == canonical) return std::string(names.original);
-    }
-    return std::string(canonical);
-}
-
-// The name that the original Wan repositories have for a module.
-std::string original_module(const std::string& canonical) {
-    for (const std::string_view blocks : {"blocks.", "vace_blocks."}) {
-        const std::size_t dot = canonical.find('.', blocks.size());
-        if (!canonical.starts_with(blocks) || dot == std::string::npos) continue;
-        return canonical.substr(0, dot + 1) + find_original(kBlockNames, canonical.substr(dot + 1));
-    }
-    return find_original(kOuterNames, canonical);
+// The names that the original Wan repositories have for a model's parameters.
+ComponentLayout original_layout(std::span<const Param> params) {
+    const auto blocks = std::count_if(params.begin(), params.end(), [](const Param& param) {
+        return param.name.starts_with("motion_encoder.res_blocks.") &&
+               param.name.ends_with(".conv1.weight");
+    });
+    return {.kind = ComponentKind::dit,
+            .layout = Layout::original,
+            .prefix = {},
+            .num_res_blocks = blocks};
 }
 
 std::string underscored(std::string name) {
@@ -204,10 +158,13 @@ std::optional<AdapterKey> parse_adapter_key(std::string_view key) {
 }
 
 ModuleIndex::ModuleIndex(std::span<const Param> params) {
+    const ComponentLayout layout = original_layout(params);
     for (const Param& param : params) {
         params_.emplace(param.name, &param);
         const std::string module = module_of(param.name);
-        const std::string original = original_module(module);
+        const CanonicalName place = original_place(layout, param.name);
+        // An adapter of what the original fuses has no one parameter here.
+        const std::string original = place.parts == 1 ? module_of(place.name) : module;
         for (const std::string& name :
              {module, original, underscored(module), underscored(original)})
             modules_.emplace(name, module);

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <unordered_map>
 
 namespace zoetrope {
 namespace {
@@ -152,6 +153,56 @@ at::Tensor AdapterSet::apply(const Param& param, const at::Tensor& base,
     ZT_CHECK(std::isfinite(total), io, "with the adapters, {} holds numbers that are not finite",
              param.name);
     return result;
+}
+
+namespace {
+
+class MergedSource final : public TensorSource {
+public:
+    MergedSource(std::shared_ptr<const TensorSource> source, std::span<const Param> params,
+                 std::shared_ptr<const AdapterSet> adapters)
+        : source_(std::move(source)), adapters_(std::move(adapters)) {
+        std::unordered_map<std::string_view, const Param*> changed;
+        for (const Param& param : params) {
+            if (adapters_->changes(param)) changed.emplace(param.name, &param);
+        }
+        for (const TensorInfo& info : source_->tensors()) {
+            const auto found = changed.find(info.name);
+            changes_.push_back(found == changed.end() ? Param() : *found->second);
+        }
+    }
+
+    std::span<const TensorInfo> tensors() const override { return source_->tensors(); }
+
+    at::Tensor read(std::size_t index) const override {
+        return changes_.at(index).declared() ? read_as(index, tensors()[index].dtype)
+                                             : source_->read(index);
+    }
+
+    at::Tensor read_as(std::size_t index, at::ScalarType dtype) const override {
+        const Param& param = changes_.at(index);
+        if (!param.declared()) return source_->read_as(index, dtype);
+        return adapters_->apply(param, source_->read_as(index, at::kFloat), dtype);
+    }
+
+    std::string description() const override { return source_->description(); }
+
+    std::vector<std::pair<std::string, std::string>> metadata() const override {
+        return source_->metadata();
+    }
+
+private:
+    std::shared_ptr<const TensorSource> source_;
+    std::shared_ptr<const AdapterSet> adapters_;
+    std::vector<Param> changes_;  // by position; not declared: unchanged
+};
+
+}  // namespace
+
+std::shared_ptr<const TensorSource> merged_source(std::shared_ptr<const TensorSource> source,
+                                                  std::span<const Param> params,
+                                                  std::shared_ptr<const AdapterSet> adapters) {
+    return std::make_shared<MergedSource>(std::move(source), params, std::move(adapters));
 }
 
 }  // namespace zoetrope

@@ -13,6 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -72,5 +73,12 @@ private:
     std::int64_t factor_bytes_ = 0;
     std::int64_t change_bytes_ = 0;
 };
+
+// The canonical source of a model with what merged adapters change: the numbers that a Residency
+// with them gives. `params`: all that the model declared. Other tensors are as they were. The
+// changed ones are computed on the CPU; their bytes are said to be those of the base.
+std::shared_ptr<const TensorSource> merged_source(std::shared_ptr<const TensorSource> source,
+                                                  std::span<const Param> params,
+                                                  std::shared_ptr<const AdapterSet> adapters);
 
 }  // namespace zoetrope

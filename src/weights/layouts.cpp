@@ -364,7 +364,7 @@ std::vector<CanonicalName> canonical_names(const ComponentLayout& layout, const 
     return names;
 }
 
-std::string original_name(const ComponentLayout& layout, const std::string& canonical) {
+CanonicalName original_place(const ComponentLayout& layout, const std::string& canonical) {
     const Table table = table_of(layout);
     for (const NameRule& rule : table.rules) {
         if (rule.canonical.empty()) continue;
@@ -375,9 +375,16 @@ std::string original_name(const ComponentLayout& layout, const std::string& cano
         const bool one_more = in_decoder || layout.kind == ComponentKind::dit;
         const std::string name =
             fill(rule.name, *captures, layout.num_res_blocks + (one_more ? 1 : 0));
-        return layout.prefix + flatten_levels(name, layout.num_res_blocks);
+        return {.name = layout.prefix + flatten_levels(name, layout.num_res_blocks),
+                .part = rule.part,
+                .parts = rule.parts,
+                .rank = rule.rank};
     }
-    return layout.prefix + canonical;
+    return {.name = layout.prefix + canonical};
+}
+
+std::string original_name(const ComponentLayout& layout, const std::string& canonical) {
+    return original_place(layout, canonical).name;
 }
 
 std::shared_ptr<const TensorSource> canonical_source(ComponentKind kind,

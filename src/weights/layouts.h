@@ -59,9 +59,17 @@ struct CanonicalName {
 // layout does not have is kept.
 std::vector<CanonicalName> canonical_names(const ComponentLayout& layout, const std::string& name);
 
-// The way back: the name, with prefix, that a canonical tensor has in that layout (that it is a
-// part of, where the layout fuses). A name that the canonical class does not have is kept.
+// The way back: the name, with prefix, that a canonical tensor has in that layout, and which
+// stretch of its rows it is where the layout fuses. A name that the canonical class does not have
+// is kept.
+CanonicalName original_place(const ComponentLayout& layout, const std::string& canonical);
 std::string original_name(const ComponentLayout& layout, const std::string& canonical);
+
+// A whole component on its way back: the tensors of a canonical source under the names of that
+// layout, fused and with the dimensions that it has there. Errors: io where a part of a fused
+// tensor is not there.
+std::shared_ptr<const TensorSource> original_source(const ComponentLayout& layout,
+                                                    std::shared_ptr<const TensorSource> canonical);
 
 // The tensors of one component under their canonical names. What other components have is left
 // out; names that no layout knows are kept, so that Weights::check() tells of them. Errors: io

@@ -108,8 +108,8 @@ struct RandomSourceOptions {
     at::ScalarType dtype = at::kBFloat16;
 };
 
-// Writes tensors (CPU; made contiguous here) as one .safetensors file, complete or absent: a
-// temporary beside it is fsynced and renamed. Errors: io.
+// Writes tensors that are all in memory as one .safetensors file, complete or absent: what
+// SafetensorsWriter does. Errors: io.
 struct NamedTensor {
     std::string name;
     at::Tensor tensor;

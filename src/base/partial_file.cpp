@@ -1,8 +1,9 @@
-#include "media/partial_file.h"
+#include "base/partial_file.h"
 
 #include "base/error.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -18,6 +19,24 @@ constexpr std::size_t kMaxStem = 180;  // bytes of the name that are kept: file 
 
 fs::path folder_of(const fs::path& file) {
     return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
+
+// A name in the target's folder that no file has; make(): creates it, false with errno where it
+// cannot.
+template <typename Make>
+fs::path make_hidden(const fs::path& target, const Make& make) {
+    const std::string stem = target.filename().string().substr(0, kMaxStem);
+    for (int n = 0;; ++n) {
+        fs::path path = folder_of(target) / fmt::format(".{}.partial-{}-{}", stem, ::getpid(), n);
+        if (make(path)) return path;
+        ZT_CHECK(errno == EEXIST, io, "cannot write '{}': {}", target.string(),
+                 std::strerror(errno));
+    }
+}
+
+void rename_to(const fs::path& from, const fs::path& to) {
+    ZT_CHECK(::rename(from.c_str(), to.c_str()) == 0, io, "cannot write '{}': {}", to.string(),
+             std::strerror(errno));
 }
 
 // Opens, calls fsync, closes. Some file systems cannot sync a folder and say EINVAL.
@@ -62,19 +81,11 @@ void ParentFolders::remove_empty() {
 
 PartialFile::PartialFile(fs::path target) {
     rename_target(std::move(target));
-    const std::string stem = target_.filename().string().substr(0, kMaxStem);
-    for (int n = 0;; ++n) {
-        const fs::path path =
-            folder_of(target_) / fmt::format(".{}.partial-{}-{}", stem, ::getpid(), n);
+    path_ = make_hidden(target_, [](const fs::path& path) {
         const int descriptor = ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
-        if (descriptor >= 0) {
-            ::close(descriptor);
-            path_ = path;
-            return;
-        }
-        ZT_CHECK(errno == EEXIST, io, "cannot write '{}': {}", target_.string(),
-                 std::strerror(errno));
-    }
+        if (descriptor >= 0) ::close(descriptor);
+        return descriptor >= 0;
+    });
 }
 
 PartialFile::~PartialFile() {
@@ -90,9 +101,28 @@ void PartialFile::rename_target(fs::path target) {
 
 void PartialFile::publish() {
     sync(path_, O_RDONLY);
-    ZT_CHECK(::rename(path_.c_str(), target_.c_str()) == 0, io, "cannot write '{}': {}",
-             target_.string(), std::strerror(errno));
+    rename_to(path_, target_);
     path_.clear();
+}
+
+PartialFolder::PartialFolder(fs::path target) : target_(std::move(target)) {
+    if (!target_.has_filename()) target_ = target_.parent_path();  // a trailing slash
+    path_ =
+        make_hidden(target_, [](const fs::path& path) { return ::mkdir(path.c_str(), 0777) == 0; });
+}
+
+PartialFolder::~PartialFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) fs::remove_all(path_, ignored);
+}
+
+void PartialFolder::publish() {
+    for (const auto& entry : fs::recursive_directory_iterator(path_))
+        sync(entry.path(), entry.is_directory() ? O_RDONLY | O_DIRECTORY : O_RDONLY);
+    sync(path_, O_RDONLY | O_DIRECTORY);
+    rename_to(path_, target_);
+    path_.clear();
+    sync_folder_of(target_);
 }
 
 void sync_folder_of(const fs::path& file) { sync(folder_of(file), O_RDONLY | O_DIRECTORY); }

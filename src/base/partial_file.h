@@ -1,7 +1,8 @@
-// A file that is complete or absent: written under a hidden name beside its target, then renamed.
+// Files and folders that are complete or absent: written under a hidden name beside their target,
+// then renamed.
 //
-// Owns the hidden file until publish(); the destructor removes what was not published. One thread.
-// Errors: io, with the path and the system's reason.
+// Each owns what is hidden until publish(); the destructor removes what was not published. One
+// thread. Errors: io, with the path and the system's reason.
 #pragma once
 
 #include <filesystem>
@@ -39,6 +40,26 @@ public:
     void rename_target(std::filesystem::path target);
 
     // Brings the bytes to the disk and gives the file its name, replacing an older one.
+    void publish();
+
+private:
+    std::filesystem::path target_;
+    std::filesystem::path path_;  // empty once published
+};
+
+class PartialFolder {
+public:
+    // Creates ".<name>.partial-<process>-<n>" beside the target, whose parent must exist. The
+    // target may be there if it is an empty folder.
+    explicit PartialFolder(std::filesystem::path target);
+    ~PartialFolder();
+    PartialFolder(const PartialFolder&) = delete;
+    PartialFolder& operator=(const PartialFolder&) = delete;
+
+    // Where files are written until publish().
+    const std::filesystem::path& path() const { return path_; }
+
+    // Brings everything in it to the disk and gives the folder its name.
     void publish();
 
 private:
