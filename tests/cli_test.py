@@ -25,7 +25,7 @@ ADAPTER = SOURCE / "tests/golden/adapters/diffusers.safetensors"
 BASE = {"--model-path": MODEL, "--prompt": "a red circle", "--height": 32, "--width": 32, "--num-frames": 5,
         "--num-inference-steps": 2, "--threads": 1, "--dtype": "fp32", "--seed": 7}  # fmt: skip
 SWITCHES = {"--enable-cfg-parallel", "--use-fsdp-inference", "--vae-parallel",
-            "--dit-layerwise-offload", "--cache-taylorseer", "--color-match", "--resume", "--retarget"}  # fmt: skip
+            "--dit-layerwise-offload", "--cache-taylorseer", "--resume", "--retarget"}  # fmt: skip
 # A value of each flag that is not built, which the flag's own type takes.
 NOT_BUILT = {
     "--num-gpus": "4",
@@ -34,8 +34,7 @@ NOT_BUILT = {
     "--dit-layerwise-offload": None, "--vae-tiling": "on", "--cache": "dbcache", "--cache-fn": "1",
     "--cache-bn": "0", "--cache-warmup": "4", "--cache-threshold": "0.1", "--cache-max-continuous": "3",
     "--cache-taylorseer": None, "--cache-taylorseer-order": "1",
-    "--carry": "pixels",
-    "--overlap-fusion": "linear", "--color-match": None, "--cut-policy": "carry", "--state-dir": "x",
+    "--state-dir": "x",
     "--checkpoint-every": "5", "--resume": None, "--retarget": None, "--edited-reference": "x.png",
     "--resolution-area": "832x480", "--person": "largest", "--on-bad-frame": "hold", "--mask-iterations": "3",
     "--mask-k": "7", "--mask-w-len": "1", "--mask-h-len": "1", "--det-model": "x", "--pose-model": "x",
@@ -46,7 +45,8 @@ BUILT = [
     "--transformer-2-path", "--image-encoder-path", "--pull", "--task", "--prompt", "--negative-prompt",
     "--prompt-file", "--image", "--last-image", "--reference-image", "--video",
     "--mask-video", "--pose-video", "--face-video", "--background-video", "--strength", "--conditioning-scale",
-    "--segment-policy", "--segment-length", "--segment-overlap", "--segment-max-length", "--height", "--width",
+    "--segment-policy", "--segment-length", "--segment-overlap", "--segment-max-length",
+    "--carry", "--overlap-fusion", "--color-match", "--cut-policy", "--height", "--width",
     "--num-frames", "--fps", "--num-inference-steps", "--guidance-scale", "--guidance-scale-2",
     "--boundary-ratio", "--scheduler", "--flow-shift", "--sigma-schedule", "--sigmas", "--seed", "--num-outputs",
     "--latents", "--lora-path", "--lora-registry", "--lora-mode", "--lora-allow-unmatched", "--dtype",

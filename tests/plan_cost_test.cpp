@@ -237,6 +237,23 @@ TEST(Cost, Devices) {
     EXPECT_NEAR(default_cpu_cost(4).linear * 2, default_cpu_cost(2).linear, 1e-12);
 }
 
+// Samples of one length say nothing about its growth: the coefficients there are, scaled.
+TEST(Cost, OneLengthScales) {
+    const CostModel guess{.attention = 2, .linear = 3, .vae = 0.5, .shared = 0, .serial = 1};
+    const Workload small{.shape = known_shape("wan2.1-t2v-1.3b"), .width = 64, .height = 64};
+    const Sample sample{.length = 17,
+                        .work = work_of(small, 17),
+                        .denoise_seconds = 3 * predict_seconds(guess, work_of(small, 17))};
+    const CostModel found = fit_or_scale(std::vector<Sample>{sample}, guess);
+    EXPECT_NEAR(found.attention, 6, 1e-9);
+    EXPECT_NEAR(found.serial, 3, 1e-9);
+    const Sample longer{.length = 33,
+                        .work = work_of(small, 33),
+                        .denoise_seconds = 7 * predict_seconds(guess, work_of(small, 33))};
+    const std::vector<Sample> both = {sample, longer};
+    EXPECT_EQ(fit_or_scale(both, guess), fit(both));
+}
+
 TEST(Cost, Preprocessing) {
     EXPECT_NEAR(predict_preprocess(308, 18), 120, 0.5);
     EXPECT_NEAR(predict_preprocess(308, 36), 79, 0.5);

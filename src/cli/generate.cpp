@@ -125,6 +125,11 @@ Request request_of(const Arguments& arguments) {
     request.segment_length = int_in(arguments, "--segment-length", 1, kMostFrames);
     request.segment_max_length = int_in(arguments, "--segment-max-length", 1, kMostFrames);
     request.segment_overlap = int_in(arguments, "--segment-overlap", 1, kMostFrames);
+    if (const auto carry = arguments.text("--carry")) request.carry = parse_carry(*carry);
+    if (const auto fusion = arguments.text("--overlap-fusion"))
+        request.overlap_fusion = parse_overlap_fusion(*fusion);
+    request.color_match = arguments.on("--color-match");
+    request.cut_policy = arguments.text("--cut-policy");
     request.strength = arguments.number("--strength");
     request.conditioning_scale = arguments.number("--conditioning-scale");
     request.height = int_in(arguments, "--height", 1, kLargestSide);
@@ -160,6 +165,17 @@ void introduce_embedded(const EmbeddedInfo& info, const std::string& prompt) {
         "{} A real Wan model: --model-path FOLDER, or --model-path "
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         line);
+}
+
+void introduce_segments(const ResolvedRequest& request) {
+    const plan::SegmentPlan& plan = request.segments;
+    double seconds = 0;
+    for (const double segment : request.segment_seconds) seconds += segment;
+    log::info("{} segments of up to {} frames, overlap {}; predicted {} ({})", plan.segments.size(),
+              plan.longest(0), plan.overlap, format_seconds(seconds), request.cost_source);
+    if (!request.cuts.empty())
+        log::info("scene changes at frame{} {}", request.cuts.size() == 1 ? "" : "s",
+                  fmt::join(request.cuts, ", "));
 }
 
 nlohmann::json report_of(const Report& report, const ResolvedRequest& request, const Engine& engine,
@@ -239,6 +255,7 @@ int generate(Words words, std::stop_token stop) {
               plural(request.num_inference_steps), request.seed, engine.dtype(),
               engine.quantization() == "none" ? "" : ", " + engine.quantization());
 
+    if (request.segments.segments.size() > 1) introduce_segments(request);
     Report report;
     std::vector<std::filesystem::path> files;
     {
@@ -247,6 +264,7 @@ int generate(Words words, std::stop_token stop) {
         const auto latents = engine.generate(request, output.callback(), control, report);
         files = output.finish(latents);
     }
+    if (const std::string drift = drift_summary(report); !drift.empty()) log::info("{}", drift);
     for (const auto& file : files) log::info("saved {}", file.string());
     const nlohmann::json json = report_of(report, request, engine, files);
     if (report_path) write_report(*report_path, json);

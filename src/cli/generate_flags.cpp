@@ -10,8 +10,6 @@ constexpr std::string_view kRanks =
     "running on several devices or ranks is not built yet; one device runs today";
 constexpr std::string_view kOffload = "moving weights layer by layer is not built yet";
 constexpr std::string_view kCache = "step caches are not built yet; every step is computed today";
-constexpr std::string_view kSegments =
-    "other joins of segments are not built yet: the last frames are carried as pixels";
 constexpr std::string_view kResume = "saving a run's state and resuming it is not built yet";
 constexpr std::string_view kPreprocess = "preprocessing of driving videos is not built yet";
 
@@ -319,22 +317,56 @@ constexpr Flag kFlags[] = {
     {"--segment-policy",
      text,
      "NAME",
-     "animate, replace: off|vanilla|auto|auto_lim|exact; default: exact, vanilla with "
-     "--segment-length",
+     "how a long video is cut: off|vanilla|auto|auto_lim|exact; default: vanilla with "
+     "--segment-length, else exact for animate, replace and with the next flags, else off",
      {},
      {}},
-    {"--segment-length", integer, "N", "frames of a segment, rounded down to 4n+1", {}, {}},
+    {"--segment-length",
+     integer,
+     "N",
+     "frames of a segment, rounded down to 4n+1; default: chosen by the policy; vanilla: the "
+     "model's --num-frames, animate and replace: 77",
+     {},
+     {}},
     {"--segment-overlap",
      integer,
      "N",
      "frames that segments share: 1, 5 or 9; default: 1",
      {},
      {}},
-    {"--segment-max-length", integer, "N", "longest segment; default: 153", {}, {}},
-    {"--carry", text, "NAME", "pixels|latents carried between segments", kSegments, {}},
-    {"--overlap-fusion", text, "NAME", "last|linear|cosine", kSegments, {}},
-    {"--color-match", toggle, "", "match colours at joins", kSegments, {}},
-    {"--cut-policy", text, "NAME", "carry|restart at scene changes", kSegments, {}},
+    {"--segment-max-length",
+     integer,
+     "N",
+     "longest segment, in frames; default: the model's --num-frames, animate and replace: 153",
+     {},
+     {}},
+    {"--carry",
+     text,
+     "NAME",
+     "what the next segment begins from: pixels (the last frames, encoded anew)|latents (as they "
+     "were denoised); default: pixels",
+     {},
+     {}},
+    {"--overlap-fusion",
+     text,
+     "NAME",
+     "frames that segments share: last (the earlier segment's)|linear|cosine (blended); default: "
+     "last",
+     {},
+     {}},
+    {"--color-match",
+     toggle,
+     "",
+     "give each segment the colours of the frames it goes on from; default: false",
+     {},
+     {}},
+    {"--cut-policy",
+     text,
+     "NAME",
+     "animate, replace: at scene changes of the driving video carry (only a border)|restart "
+     "(begin afresh); default: scene changes are not looked for",
+     {},
+     {}},
 
     {"--state-dir", text, "DIR", "where a run keeps its state", kResume, {}},
     {"--checkpoint-every", integer, "N", "steps between saves", kResume, {}},

@@ -69,6 +69,7 @@ std::vector<Flag> plan_flags() {
 }
 
 constexpr int kMostRanks = 512;
+constexpr int kWindow = 81;  // frames that the text- and image-to-video models make at a time
 
 // One of a flag's names, or the default. Errors: bad_request.
 std::string one_of(const Arguments& arguments, std::string_view flag,
@@ -329,15 +330,24 @@ plan::SegmentRequest segments_of(const Arguments& arguments, const Model& model)
     plan::SegmentRequest request;
     ZT_CHECK(!model.driven() || arguments.given("--num-frames"), bad_request,
              "--num-frames is missing: how many frames the driving video has");
-    const int otherwise = model.task == Task::t2i ? 1 : 81;
+    const int otherwise = model.task == Task::t2i ? 1 : kWindow;
     request.num_frames = int_in(arguments, "--num-frames", 1, kMostFrames).value_or(otherwise);
     request.length = int_in(arguments, "--segment-length", 1, kMostFrames);
     request.overlap = int_in(arguments, "--segment-overlap", 1, kMostFrames).value_or(1);
-    request.policy = request.length   ? plan::SegmentPolicy::vanilla
-                     : model.driven() ? plan::SegmentPolicy::exact
-                                      : plan::SegmentPolicy::off;
+    const bool asked =
+        arguments.given("--segment-overlap") || arguments.given("--segment-max-length");
+    request.policy = request.length            ? plan::SegmentPolicy::vanilla
+                     : model.driven() || asked ? plan::SegmentPolicy::exact
+                                               : plan::SegmentPolicy::off;
     if (const auto policy = arguments.text("--segment-policy"))
         request.policy = plan::parse_segment_policy(*policy);
+    if (!model.driven() && request.policy == plan::SegmentPolicy::vanilla && !request.length)
+        request.length = kWindow;
+    // A video that fits into a window is one, and no longer than it is.
+    if (!model.driven() && request.length && *request.length >= request.num_frames) {
+        request.policy = plan::SegmentPolicy::off;
+        request.length.reset();
+    }
     if (const auto policy = arguments.text("--cut-policy"))
         request.cut_policy = plan::parse_cut_policy(*policy);
     request.cuts = cuts_of(arguments);
@@ -367,7 +377,8 @@ int cap_of(const Arguments& arguments, const plan::SegmentRequest& request, cons
                          (!request.length && (request.policy == plan::SegmentPolicy::automatic ||
                                               request.policy == plan::SegmentPolicy::auto_lim));
     if (!chooses) return given.value_or(plan::round_down(kMostFrames));
-    const int wanted = given.value_or(plan::kDefaultLongest);
+    const int longest = result.model.driven() ? plan::kDefaultLongest : kWindow;
+    const int wanted = given.value_or(std::max(longest, request.length.value_or(0)));
     const int least = request.overlap + 4;
     if (wanted < least) return wanted;  // refused with the segments
     const int fitting = plan::longest_within(on_rank, result.target.memory, wanted, memory);

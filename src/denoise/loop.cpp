@@ -51,10 +51,11 @@ void DenoiseLoop::run(LoopState& state, int to_step, const RunControl& control,
         const double boundary = options_.boundary_ratio * scheduler_->num_train_timesteps();
         const bool low = options_.two_experts && timestep < boundary;
         use(low ? ExpertKind::low_noise : ExpertKind::high_noise, state.latents);
-        const at::Tensor predicted =
-            velocity(state.latents, timestep,
-                     low ? options_.guidance_scale_2 : options_.guidance_scale, control);
-        state.latents = scheduler_->step(predicted, state.step, state.latents, generator_);
+        const at::Tensor sample = with_kept_frames(
+            state.latents, scheduler_->sigmas()[static_cast<std::size_t>(state.step)]);
+        const at::Tensor predicted = velocity(
+            sample, timestep, low ? options_.guidance_scale_2 : options_.guidance_scale, control);
+        state.latents = scheduler_->step(predicted, state.step, sample, generator_);
         ops::trace("latents", state.latents);
         state.step += 1;
         state.scheduler = scheduler_->state();
@@ -67,7 +68,7 @@ void DenoiseLoop::run(LoopState& state, int to_step, const RunControl& control,
         control.report(progress);
     }
     const bool finished = to_step == static_cast<int>(scheduler_->timesteps().size());
-    if (finished) state.latents = with_known_frames(state.latents);
+    if (finished) state.latents = with_kept_frames(with_known_frames(state.latents), 0);
 }
 
 void DenoiseLoop::use(ExpertKind kind, const at::Tensor& latents) {
@@ -98,6 +99,14 @@ at::Tensor DenoiseLoop::with_known_frames(const at::Tensor& latents) const {
     if (!known.defined()) return latents;
     at::Tensor whole = latents.clone();
     whole.narrow(2, 0, known.size(2)).copy_(known);
+    return whole;
+}
+
+at::Tensor DenoiseLoop::with_kept_frames(const at::Tensor& latents, double sigma) const {
+    const at::Tensor& kept = options_.kept_frames;
+    if (!kept.defined()) return latents;
+    at::Tensor whole = latents.clone();
+    whole.narrow(2, 0, kept.size(2)).copy_(kept * (1 - sigma) + options_.kept_noise * sigma);
     return whole;
 }
 

@@ -48,6 +48,12 @@ struct DenoiseOptions {
     // [1, C, n, H, W] fp32: the first n latent frames are known, stay as they are and are given to
     // the model as time step 0 (Wan2.2 TI2V). Undefined: none.
     at::Tensor known_frames;
+    // [1, C, n, H, W] fp32: what the first n latent frames become, for models that are not told of
+    // it: before each step they are put at its noise level, (1 - sigma) kept + sigma noise, and the
+    // model makes the others fit (RePaint, Lugmayr et al. 2022, without resampling, and with one
+    // noise for all steps, as Diffusers' inpainting pipelines have it). Undefined: none.
+    at::Tensor kept_frames;
+    at::Tensor kept_noise;  // the same shape: those frames of the initial noise
 };
 
 // Everything that a run carries from step to step.
@@ -84,6 +90,8 @@ private:
     void use(ExpertKind kind, const at::Tensor& latents);
     // The latents with the known frames in their place.
     at::Tensor with_known_frames(const at::Tensor& latents) const;
+    // The latents with the kept frames in theirs, at that noise level.
+    at::Tensor with_kept_frames(const at::Tensor& latents, double sigma) const;
     // Velocity of all samples, guidance applied: [B, C, F, H, W] fp32.
     at::Tensor velocity(const at::Tensor& latents, float timestep, double guidance_scale,
                         const RunControl& control);

@@ -7,6 +7,7 @@
 #include "denoise/loop.h"
 #include "engine/machine_memory.h"
 #include "engine/parts.h"
+#include "engine/segment_run.h"
 #include "ops/device.h"
 #include "text/clean.h"
 #include "weights/source.h"
@@ -215,14 +216,18 @@ TextEmbeddings Engine::encode_text(const ResolvedRequest& request, const RunCont
     return embeddings;
 }
 
+std::vector<std::int64_t> Engine::Parts::noise_shape(const ResolvedRequest& request,
+                                                     int frames) const {
+    return {request.request.num_outputs, vae_config.z_dim, latent_frames(request, frames),
+            request.height / vae_config.scale_factor_spatial,
+            request.width / vae_config.scale_factor_spatial};
+}
+
 at::Tensor Engine::draw_noise(const ResolvedRequest& request) const {
     const c10::InferenceMode inference;
-    const auto& vae = parts_->vae_config;
     const std::vector<plan::Segment>& segments = request.segments.segments;
-    const std::vector<std::int64_t> shape = {
-        request.request.num_outputs, vae.z_dim,
-        parts_->latent_frames(request, segments.empty() ? request.num_frames : segments[0].length),
-        request.height / vae.scale_factor_spatial, request.width / vae.scale_factor_spatial};
+    const std::vector<std::int64_t> shape =
+        parts_->noise_shape(request, segments.empty() ? request.num_frames : segments[0].length);
     if (request.request.latents.empty())
         return at::randn(shape, generator_for(request.seed), at::kFloat);
 
@@ -254,14 +259,17 @@ at::Tensor Engine::denoise(const ResolvedRequest& request, const TextEmbeddings&
 at::Tensor Engine::Parts::run_loop(const ResolvedRequest& request, const TextEmbeddings& prompts,
                                    const VisualConditions& visual, int from_step, int to_step,
                                    const at::Tensor& latents, at::Generator& generator,
-                                   const RunControl& control, Report& report) {
+                                   const RunControl& control, Report& report,
+                                   const LoopHooks& hooks) {
     const Timer timer;
     DenoiseOptions loop_options;
     loop_options.expert = [this](ExpertKind kind) {
+        const Timer loading;
         const bool low_noise = kind == ExpertKind::low_noise;
         close(low_noise ? transformer : transformer_2);
         auto& part = open_dit(low_noise);
         part.keep();
+        load_seconds += loading.seconds();
         return Expert{&part.layers, part.residency.get()};
     };
     loop_options.two_experts = request.boundary_ratio.has_value();
@@ -276,14 +284,24 @@ at::Tensor Engine::Parts::run_loop(const ResolvedRequest& request, const TextEmb
     loop_options.image = on_device(visual.image);
     loop_options.channels = on_device(visual.channels);
     loop_options.known_frames = on_device(visual.known_frames);
+    if (visual.kept_frames.defined()) {
+        loop_options.kept_frames = on_device(visual.kept_frames);
+        loop_options.kept_noise =
+            on_device(latents.narrow(2, 0, visual.kept_frames.size(2)).to(at::kFloat));
+    }
     loop_options.control = on_device(visual.control);
     loop_options.control_scale = request.conditioning_scale;
     loop_options.pose = on_device(visual.pose);
     loop_options.faces = on_device(visual.faces);
     DenoiseLoop loop(std::move(loop_options), scheduler_of(request), generator);
-    LoopState state = loop.begin(latents.to(compute.device, at::kFloat), from_step);
-    loop.run(state, to_step, control,
-             [&report](double seconds) { report.step_seconds.push_back(seconds); });
+    LoopState state = hooks.begin != nullptr
+                          ? *hooks.begin
+                          : loop.begin(latents.to(compute.device, at::kFloat), from_step);
+    state.latents = state.latents.to(compute.device);
+    loop.run(state, to_step, control, [&](double seconds) {
+        report.step_seconds.push_back(seconds);
+        if (hooks.after_step) hooks.after_step(state);
+    });
     generator.set_state(state.generator);
     close(transformer);
     close(transformer_2);
@@ -323,9 +341,15 @@ void Engine::decode(const at::Tensor& latents, const FrameCallback& sink, const 
 
 at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback& sink,
                             const RunControl& control, Report& report) {
+    return generate(request, sink, control, report, {});
+}
+
+at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback& sink,
+                            const RunControl& control, Report& report, const SegmentHooks& hooks) {
     report.warnings = request.warnings;
     report.memory = plan_memory(request);
     report.adapters = adapter_reports();
+    report.plan = plan_of(request);
     const std::int64_t peak = report.memory.peak();
     const std::int64_t limit = parts_->options.max_memory;
     ZT_CHECK(
@@ -339,26 +363,7 @@ at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback&
              format_bytes(peak), format_bytes(free));
     ops::reset_peak_memory();
     try {
-        if (request.task == Task::animate || request.task == Task::replace) {
-            const at::Tensor latents = animate(request, sink, control, report);
-            report.measured_peak_bytes = ops::process_memory().peak_resident;
-            return latents;
-        }
-        at::Tensor start = draw_noise(request);
-        const TextEmbeddings text = encode_text(request, control, report);
-        const VisualConditions visual = encode_visual(request, control, report);
-        if (visual.source.defined()) {
-            const double sigma = parts_->scheduler_of(request)
-                                     ->sigmas()[static_cast<std::size_t>(request.first_step)];
-            start = start.mul(sigma).add_(visual.source, 1 - sigma);
-        }
-        const at::Tensor latents = denoise(request, text, visual, request.first_step,
-                                           request.last_step, start, control, report);
-        const auto references = static_cast<std::int64_t>(request.inputs.reference_images.size());
-        if (sink) {
-            decode(latents.narrow(2, references, latents.size(2) - references), sink, control,
-                   report);
-        }
+        const at::Tensor latents = run_segments(request, sink, control, report, hooks);
         report.measured_peak_bytes = ops::process_memory().peak_resident;
         return latents;
     } catch (const c10::Error& error) {

@@ -24,6 +24,8 @@
 
 namespace zoetrope {
 
+struct SegmentHooks;  // segment_run.h
+
 struct EngineOptions {
     std::string dtype =
         "auto";  // bf16, fp16 or fp32 of all parts; auto: bf16 where the device computes in it
@@ -37,6 +39,10 @@ struct EngineOptions {
     std::string lora_mode = "runtime";    // or "merged"
     std::filesystem::path lora_registry;  // empty: the one beside the embedded models
     bool lora_allow_unmatched = false;    // leave out what an adapter has too much
+
+    std::filesystem::path cost_folder;  // of calibrations; empty: plan::cache_folder()
+    // Segments that are denoised in less time say little about the machine, and are not stored.
+    double cost_least_seconds = 5;
 };
 
 // A request's pictures and videos, read: 8-bit frames in the sizes of their files.
@@ -59,8 +65,12 @@ struct ResolvedRequest {
     std::optional<double> boundary_ratio;  // unset: one expert does all steps
     std::string negative_prompt;
     double strength = 1, conditioning_scale = 1;
-    plan::SegmentPlan segments;         // animate and replace
-    int first_step = 0, last_step = 0;  // of the scheduler's time steps: [first, last)
+    plan::SegmentPlan segments;  // one segment at least
+    JoinOptions joins;
+    std::vector<int> cuts;                // animate, replace: first frames of new shots
+    std::vector<double> segment_seconds;  // predicted, one per segment
+    std::string cost_source;              // of that prediction
+    int first_step = 0, last_step = 0;    // of the scheduler's time steps: [first, last)
     VisualInputs inputs;
     std::uint64_t seed = 0;
     std::vector<std::string> warnings;  // one sentence each: what was rounded or replaced
@@ -80,7 +90,8 @@ struct TextEmbeddings {
 struct VisualConditions {
     at::Tensor image;         // [n, 257, image_dim]: CLIP's embeddings of n pictures
     at::Tensor channels;      // [1, 4 + z, F, h, w] fp32: which frames are given, and their latents
-    at::Tensor known_frames;  // [1, z, 1, h, w] fp32: the first latent frame itself
+    at::Tensor known_frames;  // [1, z, n, h, w] fp32: the first latent frames themselves
+    at::Tensor kept_frames;   // the same, for models that are told of none (DenoiseOptions)
     at::Tensor control;       // [1, 2 z + 64, references + F, h, w] fp32
     at::Tensor source;        // [1, z, F, h, w] fp32: the video that is changed
     at::Tensor pose;          // [1, z, F, h, w] fp32
@@ -137,18 +148,21 @@ public:
     void decode(const at::Tensor& latents, const FrameCallback& sink, const RunControl& control,
                 Report& report);
 
-    // encode_text, encode_visual, draw_noise, denoise, decode. Without a sink (output type latent),
-    // nothing is decoded.
-    // -> the denoised latents [B, C, F, h, w] fp32
+    // encode_text, encode_visual, draw_noise, denoise, decode, for one segment after the other.
+    // Without a sink (output type latent), nothing is decoded but what the next segment needs.
+    // -> the last segment's denoised latents [B, C, F, h, w] fp32
     at::Tensor generate(const ResolvedRequest& request, const FrameCallback& sink,
                         const RunControl& control, Report& report);
+    // The same, watched after every segment and step, or begun where an earlier run was saved.
+    at::Tensor generate(const ResolvedRequest& request, const FrameCallback& sink,
+                        const RunControl& control, Report& report, const SegmentHooks& hooks);
+
+    struct Parts;  // parts.h, private to the engine's sources
 
 private:
-    // A video of any length, segment by segment. -> the last segment's latents
-    at::Tensor animate(const ResolvedRequest& request, const FrameCallback& sink,
-                       const RunControl& control, Report& report);
+    at::Tensor run_segments(const ResolvedRequest& request, const FrameCallback& sink,
+                            const RunControl& control, Report& report, const SegmentHooks& hooks);
 
-    struct Parts;
     std::unique_ptr<Parts> parts_;
 };
 

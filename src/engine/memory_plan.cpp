@@ -55,6 +55,13 @@ std::int64_t largest_lease(const Part<Layers>& part) {
     return most;
 }
 
+// The VAE between its leases, where it stays in memory: the weights that its layers keep packed.
+std::int64_t held_vae_bytes(const Part<Vae>& part) {
+    const PartBytes encoder = bytes_of(*part.residency, part.layers.encoder_params());
+    const PartBytes decoder = bytes_of(*part.residency, part.layers.decoder_params());
+    return encoder.weights + encoder.expanded + decoder.weights + decoder.expanded;
+}
+
 }  // namespace
 
 MemoryPlan::StageMemory Engine::Parts::plan_visual(const ResolvedRequest& request) {
@@ -94,6 +101,9 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
     const std::int64_t latents = request.request.num_outputs * parts.dit_config.in_channels *
                                  size.frames * size.height * size.width * 4;
     const std::int64_t process = parts.process_bytes;
+    // Parts stay from segment to segment: each stage has what the others loaded.
+    const bool held = request.segments.segments.size() > 1;
+    std::int64_t held_transformer = 0;
     MemoryPlan plan;
 
     {
@@ -106,7 +116,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
               {"conversion", bytes.largest},
               {"activations", text.layers.activation_bytes(kTextLength, element)}}});
     }
-    if (request.task != Task::t2v && request.task != Task::t2i)
+    if (held || (request.task != Task::t2v && request.task != Task::t2i))
         plan.stages.push_back(parts.plan_visual(request));
     {
         PartBytes bytes;
@@ -117,8 +127,9 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
             const auto& dit = parts.open_dit(low_noise);
             const PartBytes own = bytes_of_blocks(dit);
             // One expert is in memory at a time, or both where parts stay.
-            bytes.weights = parts.options.keep_resident ? bytes.weights + own.weights
-                                                        : std::max(bytes.weights, own.weights);
+            bytes.weights = parts.options.keep_resident || held
+                                ? bytes.weights + own.weights
+                                : std::max(bytes.weights, own.weights);
             bytes.largest = std::max(bytes.largest, own.largest);
             adapters = std::max(adapters, dit.residency->adapter_bytes());
             memory = dit.layers.memory(size, kTextLength, element);
@@ -133,8 +144,16 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
                                 {"activations", memory.activations},
                                 {"prompt_keys_and_values", branches * memory.per_branch},
                                 {"latents", kLatentCopies * latents}}});
+        if (held) {
+            plan.stages.back().parts["held_vae"] = held_vae_bytes(parts.open_vae());
+            held_transformer = bytes.weights + adapters;
+            for (auto& stage : plan.stages) {
+                if (stage.stage == "encode_image")
+                    stage.parts["held_transformer"] = held_transformer;
+            }
+        }
     }
-    if (request.request.output_type != OutputType::latent) {
+    if (held || request.request.output_type != OutputType::latent) {
         const auto& vae = parts.open_vae();
         const PartBytes bytes = bytes_of(*vae.residency, vae.layers.decoder_params());
         plan.stages.push_back({"decode",
@@ -146,6 +165,13 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
                                 {"frames", 3LL * 4 * request.height * request.width *
                                                parts.vae_config.scale_factor_temporal * 3},
                                 {"latents", latents}}});
+        if (held) {
+            auto& decode = plan.stages.back().parts;
+            decode["held_transformer"] = held_transformer;
+            // The frames that segments share, of either segment and joined.
+            decode["joined_frames"] =
+                3LL * 4 * request.height * request.width * 3 * request.segments.overlap;
+        }
         if (request.request.output_type == OutputType::tensor) {
             // float32 frames of all outputs, held until they are written
             plan.stages.back().parts["tensors"] = 3LL * 4 * request.height * request.width *

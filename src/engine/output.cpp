@@ -252,6 +252,17 @@ std::string settings_json(const ResolvedRequest& request, const Engine& engine) 
     if (request.request.sigma_schedule) json["sigma_schedule"] = *request.request.sigma_schedule;
     if (request.request.sigmas) json["sigmas"] = *request.request.sigmas;
     if (request.request.num_outputs > 1) json["num_outputs"] = request.request.num_outputs;
+    if (request.segments.segments.size() > 1) {
+        nlohmann::ordered_json& segments = json["segments"];
+        segments = {{"lengths", nlohmann::ordered_json::array()},
+                    {"overlap", request.segments.overlap},
+                    {"carry", name_of(request.joins.carry)},
+                    {"overlap_fusion", name_of(request.joins.fusion)},
+                    {"color_match", request.joins.color_match}};
+        for (const plan::Segment& segment : request.segments.segments)
+            segments["lengths"].push_back(segment.length);
+        if (!request.cuts.empty()) segments["cuts"] = request.cuts;
+    }
     if (!engine.adapters().empty()) {
         json["lora_mode"] = engine.lora_mode();
         for (const AdapterFile& adapter : engine.adapters()) {

@@ -6,9 +6,11 @@
 #pragma once
 
 #include "denoise/dit.h"
+#include "denoise/loop.h"
 #include "denoise/scheduler.h"
 #include "engine/engine.h"
 #include "engine/tasks.h"
+#include "plan/cost.h"
 #include "text/tokenizer.h"
 #include "text/umt5.h"
 #include "vae/vae.h"
@@ -19,6 +21,9 @@
 #include "weights/params.h"
 
 #include <array>
+#include <functional>
+#include <span>
+#include <vector>
 
 namespace zoetrope {
 
@@ -56,6 +61,12 @@ std::unique_ptr<Part<Layers>> open_part(const char* component, ComponentKind kin
 // ModelFolder::tokenizer: files of a tokenizer, or a file of weights that carries one.
 Tokenizer open_tokenizer(const std::filesystem::path& path);
 
+// What a run of the loop is watched by, and where it begins.
+struct LoopHooks {
+    std::function<void(const LoopState&)> after_step;  // may be empty
+    const LoopState* begin = nullptr;  // the state that an earlier run left, in place of the noise
+};
+
 struct Engine::Parts {
     ModelFolder model;
     EngineOptions options;
@@ -81,14 +92,41 @@ struct Engine::Parts {
     std::int64_t latent_frames(const ResolvedRequest& request, int frames) const;
     // With its time steps set.
     std::unique_ptr<Scheduler> scheduler_of(const ResolvedRequest& request) const;
-    // Steps [from_step, to_step); the generator goes on.
+    // Of the noise for a segment of that many frames: [B, z, F, h, w].
+    std::vector<std::int64_t> noise_shape(const ResolvedRequest& request, int frames) const;
+    // Steps [from_step, to_step), or [hooks.begin->step, to_step); the generator goes on.
     at::Tensor run_loop(const ResolvedRequest& request, const TextEmbeddings& prompts,
                         const VisualConditions& visual, int from_step, int to_step,
                         const at::Tensor& latents, at::Generator& generator,
-                        const RunControl& control, Report& report);
+                        const RunControl& control, Report& report, const LoopHooks& hooks = {});
+    // Pictures and videos of a segment that carries nothing over.
+    VisualConditions encode_window(const ResolvedRequest& request, const plan::Segment& segment,
+                                   const RunControl& control, Report& report);
     // CLIP's embeddings of the first picture and the last, where the model takes both.
     // -> [n, tokens, image_dim]
     at::Tensor encode_pictures(const VisualInputs& inputs);
+    // Of one picture, or two; without any, what stands for none.
+    at::Tensor encode_pictures(const Frame* first, const Frame* last);
+    // What image-to-video models take beside the noise: which frames are given (the first `given`,
+    // and perhaps the last), and the latents of all. -> [1, temporal + z, F, h, w] fp32
+    at::Tensor channels_of(const at::Tensor& latents, std::int64_t num_frames, std::int64_t given,
+                           bool last) const;
+
+    // Checks the flags of segments and joins, cuts the run into segments and predicts their
+    // seconds. All else is resolved. window: frames that the model makes at a time by default
+    void plan_segments(ResolvedRequest& resolved, int window) const;
+    // The run in units of work, for predictions.
+    plan::Workload workload_of(const ResolvedRequest& request) const;
+    // What a unit of work costs here: as calibrated, else a default.
+    struct Cost {
+        plan::CostModel model;
+        std::string source;
+    };
+    Cost cost_model(std::vector<std::string>& warnings) const;
+    plan::CalibrationKey calibration_key() const;
+    std::filesystem::path cost_folder() const;
+    // Stores measured segments, unless what is stored predicts them well.
+    void learn_cost(std::span<const plan::Sample> measured) const;
 
     MemoryPlan::StageMemory plan_visual(const ResolvedRequest& request);
 
@@ -114,7 +152,8 @@ struct Engine::Parts {
         release_memory();
     }
 
-    bool hold = false;  // parts stay until it is false again: a run of several segments
+    double load_seconds = 0;  // spent on opening transformers, of all runs
+    bool hold = false;        // parts stay until it is false again: a run of several segments
 
 private:
     static void release_memory();

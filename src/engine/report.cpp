@@ -2,9 +2,107 @@
 
 #include <nlohmann/json.hpp>
 
+#include <fmt/core.h>
+
 #include <algorithm>
+#include <cmath>
 
 namespace zoetrope {
+namespace {
+
+constexpr double kFlat = 1e-6;  // a deviation below it is none
+
+std::array<double, 3> difference(const std::array<double, 3>& a, const std::array<double, 3>& b) {
+    return {a[0] - b[0], a[1] - b[1], a[2] - b[2]};
+}
+
+// Of contrasts; 1 where there is none to begin with.
+std::array<double, 3> ratio(const std::array<double, 3>& a, const std::array<double, 3>& b) {
+    std::array<double, 3> ratios{};
+    for (std::size_t c = 0; c < 3; ++c) ratios[c] = b[c] < kFlat ? 1 : a[c] / b[c];
+    return ratios;
+}
+
+nlohmann::json to_json(const ColorStatistics& colors) {
+    return {{"mean", colors.mean}, {"std", colors.deviation}};
+}
+
+nlohmann::json to_json(const Report::Drift& drift) {
+    return {{"join", drift.join},
+            {"frame", drift.frame},
+            {"mean_difference", difference(drift.after.mean, drift.before.mean)},
+            {"contrast_ratio", ratio(drift.after.deviation, drift.before.deviation)},
+            {"mean_difference_from_first", difference(drift.segment.mean, drift.first.mean)},
+            {"contrast_ratio_to_first", ratio(drift.segment.deviation, drift.first.deviation)},
+            {"overlap_mean_difference", drift.overlap_mean_difference},
+            {"before", to_json(drift.before)},
+            {"after", to_json(drift.after)}};
+}
+
+nlohmann::json to_json(const Report::Plan& plan) {
+    nlohmann::json segments = nlohmann::json::array();
+    for (const auto& segment : plan.segments) {
+        segments.push_back({{"start", segment.start},
+                            {"length", segment.length},
+                            {"carried_frames", segment.carried_frames},
+                            {"padded_frames", segment.padded_frames},
+                            {"restart", segment.restart},
+                            {"predicted_seconds", segment.predicted_seconds},
+                            {"seconds", segment.seconds}});
+    }
+    return {{"policy", plan.policy},
+            {"overlap", plan.overlap},
+            {"carry", plan.carry},
+            {"overlap_fusion", plan.overlap_fusion},
+            {"color_match", plan.color_match},
+            {"cuts", plan.cuts},
+            {"generated_frames", plan.generated_frames},
+            {"denoised_frames", plan.denoised_frames},
+            {"padded_frames", plan.padded_frames},
+            {"dropped_frames", plan.dropped_frames},
+            {"segments", segments},
+            {"predicted_seconds", plan.predicted_seconds()},
+            {"seconds", plan.seconds()},
+            {"cost_source", plan.cost_source}};
+}
+
+// The number that is farthest from `centre`.
+double farthest(const std::array<double, 3>& numbers, double centre, double so_far) {
+    for (const double number : numbers) {
+        if (std::abs(number - centre) > std::abs(so_far - centre)) so_far = number;
+    }
+    return so_far;
+}
+
+}  // namespace
+
+double Report::Plan::predicted_seconds() const {
+    double sum = 0;
+    for (const Segment& segment : segments) sum += segment.predicted_seconds;
+    return sum;
+}
+
+double Report::Plan::seconds() const {
+    double sum = 0;
+    for (const Segment& segment : segments) sum += segment.seconds;
+    return sum;
+}
+
+std::string drift_summary(const Report& report) {
+    if (report.drift.empty()) return {};
+    double mean = 0, contrast = 1;
+    for (const Report::Drift& drift : report.drift) {
+        mean = farthest(difference(drift.after.mean, drift.before.mean), 0, mean);
+        contrast = farthest(ratio(drift.after.deviation, drift.before.deviation), 1, contrast);
+    }
+    const Report::Drift& last = report.drift.back();
+    return fmt::format(
+        "drift over {} join{}: a channel's mean changes by {:+.4f} and its contrast {:.3f} times "
+        "at most; last segment against first {:+.4f}, {:.3f} times",
+        report.drift.size(), report.drift.size() == 1 ? "" : "s", mean, contrast,
+        farthest(difference(last.segment.mean, last.first.mean), 0, 0),
+        farthest(ratio(last.segment.deviation, last.first.deviation), 1, 1));
+}
 
 std::int64_t MemoryPlan::StageMemory::total() const {
     std::int64_t sum = 0;
@@ -29,9 +127,10 @@ nlohmann::json to_json(const Report& report) {
         stages.push_back({{"name", stage.stage}, {"seconds", stage.seconds}});
         total += stage.seconds;
     }
-    nlohmann::json plan = nlohmann::json::array();
+    nlohmann::json memory = nlohmann::json::array();
     for (const auto& stage : report.memory.stages) {
-        plan.push_back({{"stage", stage.stage}, {"bytes", stage.total()}, {"parts", stage.parts}});
+        memory.push_back(
+            {{"stage", stage.stage}, {"bytes", stage.total()}, {"parts", stage.parts}});
     }
     nlohmann::json adapters = nlohmann::json::array();
     for (const auto& adapter : report.adapters) {
@@ -43,14 +142,18 @@ nlohmann::json to_json(const Report& report) {
                             {"targets", adapter.targets},
                             {"seconds", adapter.seconds}});
     }
+    nlohmann::json drift = nlohmann::json::array();
+    for (const auto& join : report.drift) drift.push_back(to_json(join));
     return {{"stages", stages},
             {"total_seconds", total},
             {"step_seconds", report.step_seconds},
             {"memory",
              {{"predicted_peak_bytes", report.memory.peak()},
               {"measured_peak_bytes", report.measured_peak_bytes},
-              {"predicted", plan}}},
+              {"predicted", memory}}},
             {"adapters", adapters},
+            {"plan", to_json(report.plan)},
+            {"drift", drift},
             {"warnings", report.warnings}};
 }
 

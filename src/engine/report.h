@@ -6,6 +6,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -24,7 +25,26 @@ struct MemoryPlan {
     std::int64_t peak() const;
 };
 
+// Colours of frames: of each channel (red, green, blue; values in [0, 1] as they are shown, gamma
+// encoded) the mean, and the standard deviation, which is the contrast.
+struct ColorStatistics {
+    std::array<double, 3> mean{};
+    std::array<double, 3> deviation{};
+};
+
 struct Report {
+    // What a join does to the colours. `before` and `after`: as many frames as the segments share,
+    // on either side of the join.
+    struct Drift {
+        int join = 0;   // 1: between the first two segments
+        int frame = 0;  // of the written video: the later segment's first new one
+        ColorStatistics before, after;
+        ColorStatistics segment;  // all new frames of the later segment
+        ColorStatistics first;    // all frames of the shot's first segment
+        // The later segment's own version of the frames it shares less the earlier one's, before
+        // colours are matched: the same content, so what differs is drift alone.
+        std::array<double, 3> overlap_mean_difference{};
+    };
     struct StageTime {
         std::string stage;
         double seconds = 0;
@@ -39,16 +59,42 @@ struct Report {
         std::int64_t targets = 0;  // parameters that it changes
         double seconds = 0;        // reading and applying
     };
+    // Into which segments the run was cut, and their seconds: encoding, denoising and decoding,
+    // without the reading of weights.
+    struct Segment {
+        int start = 0, length = 0, carried_frames = 0, padded_frames = 0;
+        bool restart = false;
+        double predicted_seconds = 0;
+        double seconds = 0;  // measured; 0: not run
+    };
+    struct Plan {
+        std::string policy = "off";
+        int overlap = 0;
+        std::string carry, overlap_fusion;
+        bool color_match = false;
+        std::vector<int> cuts;  // scene changes found
+        int generated_frames = 0, denoised_frames = 0, padded_frames = 0, dropped_frames = 0;
+        std::vector<Segment> segments;
+        std::string cost_source;  // of the predictions
+
+        double predicted_seconds() const;
+        double seconds() const;
+    };
     std::vector<StageTime> stages;     // in the order they ran
     std::vector<double> step_seconds;  // denoising, per step
     MemoryPlan memory;
     std::int64_t measured_peak_bytes = 0;  // highest resident set of the process during the run
     std::vector<std::string> warnings;
     std::vector<Adapter> adapters;
+    std::vector<Drift> drift;  // one per join
+    Plan plan;
 
     void add_stage(Stage stage, double seconds);
 };
 
 nlohmann::json to_json(const Report& report);
+
+// The joins' drift in one sentence; empty without joins.
+std::string drift_summary(const Report& report);
 
 }  // namespace zoetrope

@@ -3,6 +3,7 @@
 #include "base/error.h"
 
 #include <array>
+#include <utility>
 
 namespace zoetrope {
 namespace {
@@ -25,6 +26,30 @@ constexpr std::array kTasks = {
     TaskName{Task::replace, "replace", ""},
 };
 
+constexpr std::array kCarries = {std::pair{Carry::pixels, std::string_view("pixels")},
+                                 std::pair{Carry::latents, std::string_view("latents")}};
+constexpr std::array kFusions = {std::pair{OverlapFusion::last, std::string_view("last")},
+                                 std::pair{OverlapFusion::linear, std::string_view("linear")},
+                                 std::pair{OverlapFusion::cosine, std::string_view("cosine")}};
+
+template <typename Table, typename Value>
+std::string_view name_in(const Table& table, Value wanted) {
+    for (const auto& [value, name] : table) {
+        if (value == wanted) return name;
+    }
+    return "unknown";
+}
+
+template <typename Table>
+auto parse_in(const Table& table, std::string_view flag, std::string_view text) {
+    std::string names;
+    for (const auto& [value, name] : table) {
+        if (name == text) return value;
+        names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    fail(ErrorKind::bad_request, "{} is '{}': accepted are {}", flag, text, names);
+}
+
 }  // namespace
 
 std::string_view name_of(Task task) {
@@ -41,6 +66,14 @@ Task parse_task(std::string_view text) {
         names += (names.empty() ? "" : ", ") + std::string(row.name);
     }
     fail(ErrorKind::bad_request, "--task is '{}': accepted are {}", text, names);
+}
+
+std::string_view name_of(Carry carry) { return name_in(kCarries, carry); }
+Carry parse_carry(std::string_view text) { return parse_in(kCarries, "--carry", text); }
+
+std::string_view name_of(OverlapFusion fusion) { return name_in(kFusions, fusion); }
+OverlapFusion parse_overlap_fusion(std::string_view text) {
+    return parse_in(kFusions, "--overlap-fusion", text);
 }
 
 OutputType parse_output_type(std::string_view text) {

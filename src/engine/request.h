@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace zoetrope {
@@ -26,6 +27,25 @@ inline constexpr int kMostOutputs = 1024;
 enum class OutputType { video, latent, tensor };
 OutputType parse_output_type(std::string_view text);
 
+// What of a segment's last frames conditions the next: the frames, encoded anew, or their latents
+// as they were denoised.
+enum class Carry { pixels, latents };
+std::string_view name_of(Carry carry);
+Carry parse_carry(std::string_view text);
+
+// Frames that two segments share: last hands out the earlier segment's and drops the later one's
+// (Wan2.2's and Diffusers' way, which carries the last frames over); linear and cosine go over from
+// one to the other.
+enum class OverlapFusion { last, linear, cosine };
+std::string_view name_of(OverlapFusion fusion);
+OverlapFusion parse_overlap_fusion(std::string_view text);
+
+struct JoinOptions {
+    Carry carry = Carry::pixels;
+    OverlapFusion fusion = OverlapFusion::last;
+    bool color_match = false;  // a segment gets the colours of the frames that it goes on from
+};
+
 struct Request {
     Task task = Task::automatic;
     std::string prompt;
@@ -43,6 +63,12 @@ struct Request {
     // Long videos; unset: the task's own way.
     std::optional<std::string> segment_policy;  // off, vanilla, auto, auto_lim, exact
     std::optional<int> segment_length, segment_max_length, segment_overlap;  // frames
+    std::optional<Carry> carry;                                              // default: pixels
+    std::optional<OverlapFusion> overlap_fusion;                             // default: last
+    bool color_match = false;
+    // animate, replace: carry (a border at each scene change of the driving video) or restart;
+    // unset: scene changes are not looked for
+    std::optional<std::string> cut_policy;
 
     std::optional<int> height;      // pixels
     std::optional<int> width;       // pixels

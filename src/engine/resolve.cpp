@@ -107,24 +107,6 @@ int frames_of_animation(const VisualInputs& inputs, const Request& request) {
     return wanted;
 }
 
-plan::SegmentPlan segments_of(const Request& request, int num_frames) {
-    plan::SegmentRequest wanted{.num_frames = num_frames};
-    if (request.segment_policy) {
-        wanted.policy = plan::parse_segment_policy(*request.segment_policy);
-    } else if (request.segment_length) {
-        wanted.policy = plan::SegmentPolicy::vanilla;
-    }
-    wanted.length = request.segment_length;
-    wanted.max_length = request.segment_max_length.value_or(wanted.max_length);
-    wanted.overlap = request.segment_overlap.value_or(wanted.overlap);
-    // Until a calibration of this machine says otherwise: attention's part is half of the whole at
-    // Animate's own window.
-    return plan::plan_segments(wanted, [](int length) {
-        const double windows = static_cast<double>(length) / plan::kDefaultLength;
-        return windows + windows * windows;
-    });
-}
-
 // Frames of a video as a run takes them: all that the VAE's groups hold.
 int frames_of_video(int wanted, bool given, int read, int temporal,
                     std::vector<std::string>& warnings) {
@@ -214,17 +196,6 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     resolved.inputs = read_inputs(request, request.num_frames ? resolved.num_frames : 0);
     if (moved) {
         resolved.num_frames = frames_of_animation(resolved.inputs, request);
-        resolved.segments = segments_of(request, resolved.num_frames);
-        warnings.insert(warnings.end(), resolved.segments.warnings.begin(),
-                        resolved.segments.warnings.end());
-        if (resolved.segments.dropped_frames > 0) {
-            warnings.push_back(fmt::format("the last {} frames of the driving video are left out",
-                                           resolved.segments.dropped_frames));
-            resolved.num_frames -= resolved.segments.dropped_frames;
-        }
-        ZT_CHECK(request.num_outputs == 1, unsupported,
-                 "--num-outputs {} with --task {}: one video at a time runs today",
-                 request.num_outputs, name_of(resolved.task));
     } else if (!resolved.inputs.video.empty()) {
         resolved.num_frames =
             frames_of_video(resolved.num_frames, request.num_frames.has_value(),
@@ -287,6 +258,7 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     resolved.conditioning_scale = request.conditioning_scale.value_or(1);
     ZT_CHECK(std::isfinite(resolved.conditioning_scale), bad_request,
              "--conditioning-scale is not a finite number");
+    parts_->plan_segments(resolved, defaults.num_frames);
     if (!request.latents.empty()) draw_noise(resolved);  // refuses a file that does not fit
     return resolved;
 }

@@ -3,6 +3,7 @@
 #include "engine/inputs.h"
 #include "engine/parts.h"
 #include "engine/pixel_encoder.h"
+#include "engine/segment_run.h"
 #include "media/resize.h"
 
 #include <ATen/TensorOperators.h>
@@ -15,16 +16,6 @@
 
 namespace zoetrope {
 namespace {
-
-// [1, temporal, F, h, w]: 1 where a frame is given, 0 where it is to be made. The first latent
-// frame stands for one frame, and its channels are alike.
-at::Tensor frame_mask(std::int64_t temporal, std::int64_t frames, std::int64_t height,
-                      std::int64_t width, bool last) {
-    at::Tensor mask = at::zeros({1, temporal, frames, height, width}, at::kFloat);
-    mask.select(2, 0).fill_(1);
-    if (last) mask.select(2, frames - 1).select(1, temporal - 1).fill_(1);
-    return mask;
-}
 
 // A video's mask as channels: each of the 8x8 pixels under a latent pixel is one.
 // mask: [frames, H, W] in [0, 1] -> [1, 64, F, h, w] (64: pixels squared of a latent pixel)
@@ -101,39 +92,56 @@ at::Tensor control_channels(const VisualInputs& inputs, std::int64_t num_frames,
 }  // namespace
 
 at::Tensor Engine::Parts::encode_pictures(const VisualInputs& inputs) {
+    // Models of one picture's tokens (Fun-InP, Wan2.1 I2V) see the last one in their channels only.
+    const bool two = inputs.last_image && dit_config.pos_embed_seq_len > 0;
+    return encode_pictures(inputs.image ? &*inputs.image : nullptr,
+                           two ? &*inputs.last_image : nullptr);
+}
+
+at::Tensor Engine::Parts::encode_pictures(const Frame* first, const Frame* last) {
     auto& part = open_image_encoder();
     if (options.keep_resident) part.keep();
     const ClipVisionConfig& clip = part.layers.config();
-    if (!inputs.image)  // a control video alone: what stands for no picture
+    if (first == nullptr)  // a control video alone: what stands for no picture
         return at::zeros({1, clip.tokens(), clip.hidden_size}, at::kFloat);
     const auto preprocess = model.image_processor
                                 ? ClipPreprocess::from_json(*model.image_processor)
                                 : ClipPreprocess();
     std::vector<at::Tensor> pixels;
-    const auto add = [&](const Frame& frame) {
-        const PictureSize size = preprocess.resize_size({frame.width, frame.height});
+    for (const Frame* frame : {first, last}) {
+        if (frame == nullptr) continue;
+        const PictureSize size = preprocess.resize_size({frame->width, frame->height});
         pixels.push_back(
-            preprocess.to_pixels(resize(frame, size.width, size.height, preprocess.filter)));
-    };
-    add(*inputs.image);
-    // Models of one picture's tokens (Fun-InP, Wan2.1 I2V) see the last one in their channels only.
-    if (inputs.last_image && dit_config.pos_embed_seq_len > 0) add(*inputs.last_image);
+            preprocess.to_pixels(resize(*frame, size.width, size.height, preprocess.filter)));
+    }
     return part.layers.encode(at::cat(pixels).to(compute.device), *part.residency).to(at::kCPU);
+}
+
+at::Tensor Engine::Parts::channels_of(const at::Tensor& latents, std::int64_t num_frames,
+                                      std::int64_t given, bool last) const {
+    at::Tensor frames = at::zeros({num_frames, latents.size(3), latents.size(4)}, at::kFloat);
+    frames.narrow(0, 0, given).fill_(1);
+    if (last) frames.select(0, num_frames - 1).fill_(1);
+    return at::cat({mask_of_frames(frames, vae_config.scale_factor_temporal), latents}, 1);
 }
 
 VisualConditions Engine::encode_visual(const ResolvedRequest& request, const RunControl& control,
                                        Report& report) {
+    const c10::InferenceMode inference;
+    return parts_->encode_window(request, {.length = request.num_frames}, control, report);
+}
+
+VisualConditions Engine::Parts::encode_window(const ResolvedRequest& request,
+                                              const plan::Segment& segment,
+                                              const RunControl& control, Report& report) {
     VisualConditions result;
     const VisualInputs& inputs = request.inputs;
     if (inputs.empty() && request.task != Task::vace) return result;
-    const c10::InferenceMode inference;
-    const DitConfig& dit = parts_->dit_config;
-    const VaeConfig& vae_config = parts_->vae_config;
-    const std::int64_t frames = vae_config.latent_frames(request.num_frames);
-    const bool known_frame = parts_->kind() == ModelKind::text_or_image;
+    const std::int64_t frames = vae_config.latent_frames(segment.length);
+    const bool known_frame = kind() == ModelKind::text_or_image;
     const auto references = static_cast<std::int64_t>(inputs.reference_images.size());
-    const bool clip = dit.image_dim > 0;
-    const bool control_branch = dit.has_control();
+    const bool clip = dit_config.image_dim > 0;
+    const bool control_branch = dit_config.has_control();
     const std::int64_t chunks = control_branch ? 2 * frames + references
                                 : known_frame && inputs.image
                                     ? 1
@@ -141,14 +149,14 @@ VisualConditions Engine::encode_visual(const ResolvedRequest& request, const Run
     StageProgress progress(control, static_cast<int>(chunks + (clip ? 1 : 0)));
     control.throw_if_stopped();
     if (clip) {
-        result.image = parts_->encode_pictures(inputs);
+        result.image = encode_pictures(inputs);
         progress.step();
     }
 
     {
-        auto& part = parts_->open_vae();
+        auto& part = open_vae();
         const Lease lease = part.residency->lease(part.layers.encoder_params());
-        const PixelEncoder encoder{part,           lease,         parts_->vae_compute,
+        const PixelEncoder encoder{part,           lease,         vae_compute,
                                    request.height, request.width, progress};
         const auto pixels = [&](const Frame& frame) {
             return to_pixels(frame, request.height, request.width);
@@ -163,31 +171,29 @@ VisualConditions Engine::encode_visual(const ResolvedRequest& request, const Run
                 }
                 const at::Tensor last =
                     inputs.last_image ? pixels(*inputs.last_image) : at::Tensor();
-                const at::Tensor latents = encoder.encode(request.num_frames, [&](std::int64_t i) {
-                    return i == 0 ? first : i == request.num_frames - 1 ? last : at::Tensor();
+                const at::Tensor latents = encoder.encode(segment.length, [&](std::int64_t i) {
+                    return i == 0 ? first : i == segment.length - 1 ? last : at::Tensor();
                 });
-                const at::Tensor mask =
-                    frame_mask(vae_config.scale_factor_temporal, frames, latents.size(3),
-                               latents.size(4), last.defined());
-                result.channels = at::cat({mask, latents.to(at::kCPU)}, 1);
+                result.channels =
+                    channels_of(latents.to(at::kCPU), segment.length, 1, last.defined());
                 break;
             }
             case Task::v2v:
-                result.source = encoder.encode(request.num_frames, [&](std::int64_t i) {
+                result.source = encoder.encode(segment.length, [&](std::int64_t i) {
                     return pixels(inputs.video[static_cast<std::size_t>(i)]);
                 });
                 break;
             case Task::vace:
                 if (control_branch) {
-                    result.control = control_latents(inputs, request.num_frames, encoder);
+                    result.control = control_latents(inputs, segment.length, encoder);
                 } else {
-                    result.channels = control_channels(inputs, request.num_frames, encoder);
+                    result.channels = control_channels(inputs, segment.length, encoder);
                 }
                 break;
             default: break;
         }
     }
-    parts_->close(parts_->vae);
+    close(vae);
     report.add_stage(Stage::encode_image, progress.seconds());
     return result;
 }

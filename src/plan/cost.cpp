@@ -242,6 +242,24 @@ CostModel fit(std::span<const Sample> samples) {
             .serial = parts[1] + pixels[1] + other};
 }
 
+CostModel fit_or_scale(std::span<const Sample> samples, const CostModel& otherwise) {
+    const bool lengths_differ =
+        std::any_of(samples.begin(), samples.end(),
+                    [&](const Sample& sample) { return sample.length != samples.front().length; });
+    if (lengths_differ) return fit(samples);
+    double scale = 0;
+    for (const Sample& sample : samples) {
+        const double measured = sample.denoise_seconds + sample.vae_seconds + sample.other_seconds;
+        scale += measured / predict_seconds(otherwise, sample.work, sample.ranks) /
+                 static_cast<double>(samples.size());
+    }
+    return {.attention = otherwise.attention * scale,
+            .linear = otherwise.linear * scale,
+            .vae = otherwise.vae * scale,
+            .shared = otherwise.shared * scale,
+            .serial = otherwise.serial * scale};
+}
+
 double worst_error(const CostModel& model, std::span<const Sample> samples) {
     double worst = 0;
     for (const Sample& sample : samples) {

@@ -84,6 +84,10 @@ struct Sample {
 // for fewer than two different lengths, and for seconds that are no positive numbers.
 CostModel fit(std::span<const Sample> samples);
 
+// The same, and where all samples have one length, which says too little: `otherwise`, scaled to
+// them.
+CostModel fit_or_scale(std::span<const Sample> samples, const CostModel& otherwise);
+
 // The largest |predicted / measured - 1| of the samples' whole seconds.
 double worst_error(const CostModel& model, std::span<const Sample> samples);
 

@@ -1,0 +1,237 @@
+// How a run is cut into segments, and how long they will take: plan's numbers with this machine's
+// coefficients.
+#include "base/error.h"
+#include "base/log.h"
+#include "engine/parts.h"
+#include "ops/device.h"
+#include "plan/devices.h"
+#include "preprocess/identity.h"
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+
+namespace zoetrope {
+namespace {
+
+constexpr std::size_t kMostSamples = 64;  // of a stored calibration; older ones go
+// A stored calibration that predicts a run this well stays as it is, so that the same request is
+// cut into the same segments again.
+constexpr double kGoodPrediction = 0.2;
+
+bool is_driven(Task task) { return task == Task::animate || task == Task::replace; }
+
+bool segments_asked(const Request& request) {
+    return request.segment_policy || request.segment_length || request.segment_max_length ||
+           request.segment_overlap;
+}
+
+// First frames of new shots: where more than kCutShare of the colours change from one frame to the
+// next (preprocess/identity.h), and kLeastFramesPerShot apart.
+std::vector<int> find_cuts(const std::vector<Frame>& video, int num_frames) {
+    std::vector<int> cuts;
+    std::optional<preprocess::ColorShares> before;
+    int last = 0;
+    for (int i = 0; i < num_frames; ++i) {
+        const auto shares = preprocess::color_shares_of(video[static_cast<std::size_t>(i)]);
+        const bool far =
+            i - last >= plan::kLeastFramesPerShot && num_frames - i >= plan::kLeastFramesPerShot;
+        if (before && far && preprocess::is_cut(*before, shares)) {
+            cuts.push_back(i);
+            last = i;
+        }
+        before = shares;
+    }
+    return cuts;
+}
+
+plan::SegmentPlan one_window(int num_frames) {
+    plan::SegmentPlan plan;
+    plan.num_frames = plan.generated_frames = plan.denoised_frames = num_frames;
+    plan.segments = {{.length = num_frames}};
+    plan.shots = {{.generated_frames = num_frames, .source_frames = num_frames}};
+    return plan;
+}
+
+// Throws unless the flags of segments and joins go with the task.
+void check_flags(const Request& request, Task task) {
+    const bool driven = is_driven(task);
+    const bool continues = task == Task::t2v || task == Task::t2i || task == Task::i2v;
+    const bool asked = segments_asked(request) && request.segment_policy != "off";
+    ZT_CHECK(driven || continues || !asked, unsupported,
+             "--task {} runs in one window: segments are for t2v, i2v, animate and replace",
+             name_of(task));
+    const char* join = request.carry            ? "--carry"
+                       : request.overlap_fusion ? "--overlap-fusion"
+                       : request.color_match    ? "--color-match"
+                                                : nullptr;
+    ZT_CHECK(driven || asked || join == nullptr, bad_request,
+             "{} says how segments are joined, and --task {} runs in one window: give "
+             "--segment-length too",
+             join == nullptr ? "" : join, name_of(task));
+    ZT_CHECK(driven || !request.cut_policy, bad_request,
+             "--cut-policy is about scene changes of a driving video, which --task {} has not",
+             name_of(task));
+}
+
+plan::SegmentRequest segment_request(const ResolvedRequest& resolved, int window) {
+    const Request& request = resolved.request;
+    const bool driven = is_driven(resolved.task);
+    plan::SegmentRequest wanted{.num_frames = resolved.num_frames};
+    wanted.policy = request.segment_policy   ? plan::parse_segment_policy(*request.segment_policy)
+                    : request.segment_length ? plan::SegmentPolicy::vanilla
+                    : driven || segments_asked(request) ? plan::SegmentPolicy::exact
+                                                        : plan::SegmentPolicy::off;
+    wanted.overlap = request.segment_overlap.value_or(wanted.overlap);
+    wanted.length = request.segment_length;
+    const int least = wanted.overlap + 4;  // frames: what a segment of that overlap has
+    const int own = std::max(plan::round_down(window), least);
+    const int longest = driven ? wanted.max_length : own;
+    wanted.max_length =
+        request.segment_max_length.value_or(std::max(longest, request.segment_length.value_or(0)));
+    if (driven) {
+        if (request.cut_policy) wanted.cut_policy = plan::parse_cut_policy(*request.cut_policy);
+        wanted.cuts = resolved.cuts;
+        return wanted;
+    }
+    if (wanted.policy == plan::SegmentPolicy::vanilla && !wanted.length) wanted.length = own;
+    // A video that fits into a window is one, and no longer than it is.
+    if (wanted.length && *wanted.length >= resolved.num_frames) {
+        wanted.policy = plan::SegmentPolicy::off;
+        wanted.length.reset();
+    }
+    return wanted;
+}
+
+}  // namespace
+
+plan::Workload Engine::Parts::workload_of(const ResolvedRequest& request) const {
+    plan::Workload workload;
+    plan::ModelShape& shape = workload.shape;
+    shape.layers = dit_config.num_layers;
+    shape.heads = dit_config.num_attention_heads;
+    shape.head_dim = dit_config.attention_head_dim;
+    shape.ffn_dim = dit_config.ffn_dim;
+    shape.control_layers = static_cast<std::int64_t>(dit_config.vace_layers.size());
+    if (dit_config.has_face()) {
+        shape.face_layers =
+            (dit_config.num_layers + dit_config.face_every - 1) / dit_config.face_every;
+    }
+    shape.image_attention = dit_config.image_dim > 0;
+    shape.reference_latents =
+        static_cast<int>(latent_frames(request, 1) - vae_config.latent_frames(1));
+    shape.spatial_factor =
+        static_cast<int>(vae_config.scale_factor_spatial * dit_config.patch_size[1]);
+    switch (kind()) {
+        case ModelKind::text:
+        case ModelKind::text_or_image: shape.encoded_videos = request.task == Task::v2v; break;
+        case ModelKind::image:
+        case ModelKind::control_channels: shape.encoded_videos = 1; break;
+        case ModelKind::control:
+        case ModelKind::animate: shape.encoded_videos = 2; break;
+    }
+    workload.width = request.width;
+    workload.height = request.height;
+    workload.steps = request.last_step - request.first_step;
+    workload.branches = request.guidance() ? 2 : 1;
+    workload.outputs = request.request.num_outputs;
+    return workload;
+}
+
+std::filesystem::path Engine::Parts::cost_folder() const {
+    return options.cost_folder.empty() ? plan::cache_folder() : options.cost_folder;
+}
+
+plan::CalibrationKey Engine::Parts::calibration_key() const {
+    return plan::calibration_key(options.device, ops::threads(),
+                                 ops::name_of(compute.compute_dtype), options.quantization, 1);
+}
+
+Engine::Parts::Cost Engine::Parts::cost_model(std::vector<std::string>& warnings) const {
+    try {
+        if (const auto stored = plan::load_calibration(calibration_key(), cost_folder()))
+            return {stored->model, "a calibration on this device"};
+    } catch (const Error& error) {
+        warnings.emplace_back(error.what());
+    }
+    if (compute.device.is_cpu()) {
+        return {plan::default_cpu_cost(ops::threads()),
+                fmt::format("default coefficients of {} cores of an Emerald Rapids Xeon, not "
+                            "measured here",
+                            ops::threads())};
+    }
+    const plan::Device& device = plan::find_device("h200");
+    return {plan::default_cost(device),
+            fmt::format("default coefficients of {}, not measured here", device.title)};
+}
+
+void Engine::Parts::plan_segments(ResolvedRequest& resolved, int window) const {
+    const Request& request = resolved.request;
+    check_flags(request, resolved.task);
+    resolved.joins = {.carry = request.carry.value_or(Carry::pixels),
+                      .fusion = request.overlap_fusion.value_or(OverlapFusion::last),
+                      .color_match = request.color_match};
+    if (request.cut_policy) {
+        const VisualInputs& inputs = resolved.inputs;
+        resolved.cuts = find_cuts(inputs.background.empty() ? inputs.face : inputs.background,
+                                  resolved.num_frames);
+    }
+    const Cost cost = cost_model(resolved.warnings);
+    const plan::Workload workload = workload_of(resolved);
+    const auto seconds = [&](int length) {
+        return plan::predict_seconds(cost.model, plan::work_of(workload, length));
+    };
+    const plan::SegmentRequest wanted = segment_request(resolved, window);
+    const bool whole = wanted.policy == plan::SegmentPolicy::off && !is_driven(resolved.task);
+    resolved.segments =
+        whole ? one_window(resolved.num_frames) : plan::plan_segments(wanted, seconds);
+    plan::SegmentPlan& plan = resolved.segments;
+    resolved.warnings.insert(resolved.warnings.end(), plan.warnings.begin(), plan.warnings.end());
+    if (plan.dropped_frames > 0) {
+        resolved.warnings.push_back(
+            fmt::format("the last {} frames {} are left out", plan.dropped_frames,
+                        is_driven(resolved.task) ? "of the driving video" : "that were asked for"));
+        resolved.num_frames -= plan.dropped_frames;
+    }
+    const bool several = plan.segments.size() > 1;
+    ZT_CHECK(!several || vae_config.scale_factor_temporal == 4, unsupported,
+             "this model's VAE has {} frames to a latent frame: segments are for those of 4",
+             vae_config.scale_factor_temporal);
+    ZT_CHECK(request.num_outputs == 1 || (!several && !is_driven(resolved.task)), unsupported,
+             "--num-outputs {} with --task {}{}: one video at a time runs today",
+             request.num_outputs, name_of(resolved.task), several ? " in segments" : "");
+    ZT_CHECK(!several || is_driven(resolved.task) || request.output_type != OutputType::latent,
+             bad_request,
+             "--output-type latent of a video in {} segments: each segment's latents begin anew; "
+             "video and tensor are accepted",
+             plan.segments.size());
+    resolved.cost_source = cost.source;
+    for (const plan::Segment& segment : plan.segments)
+        resolved.segment_seconds.push_back(seconds(segment.length));
+}
+
+void Engine::Parts::learn_cost(std::span<const plan::Sample> measured) const {
+    std::vector<plan::Sample> samples;
+    std::copy_if(measured.begin(), measured.end(), std::back_inserter(samples),
+                 [this](const plan::Sample& sample) {
+                     return sample.denoise_seconds > 0 &&
+                            sample.denoise_seconds >= options.cost_least_seconds;
+                 });
+    if (samples.empty()) return;
+    try {
+        const plan::CalibrationKey key = calibration_key();
+        const auto stored = plan::load_calibration(key, cost_folder());
+        if (stored && plan::worst_error(stored->model, samples) <= kGoodPrediction) return;
+        std::vector<plan::Sample> all = stored ? stored->samples : std::vector<plan::Sample>();
+        all.insert(all.end(), samples.begin(), samples.end());
+        if (all.size() > kMostSamples)
+            all.erase(all.begin(), all.end() - static_cast<std::ptrdiff_t>(kMostSamples));
+        std::vector<std::string> ignored;
+        const plan::CostModel otherwise = stored ? stored->model : cost_model(ignored).model;
+        plan::store_calibration({key, plan::fit_or_scale(all, otherwise), all}, cost_folder());
+    } catch (const Error& error) {
+        log::warning("{}", error.what());
+    }
+}
+
+}  // namespace zoetrope
