@@ -6,7 +6,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <cctype>
 #include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -21,13 +27,32 @@ fs::path folder_of(const fs::path& file) {
     return file.has_parent_path() ? file.parent_path() : fs::path(".");
 }
 
-// A name in the target's folder that no file has; make(): creates it, false with errno where it
+constexpr std::string_view kMark = ".partial-";
+
+// This process among those that may write into the same folder: the machine and its table of
+// processes (a container has its own) in eight digits, and the number there.
+const std::string& machine_tag() {
+    static const std::string tag = [] {
+        std::array<char, 256> host{};
+        if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
+        std::error_code error;
+        const std::string place =
+            std::string(host.data()) + fs::read_symlink("/proc/self/ns/pid", error).string();
+        std::uint32_t hash = 2166136261U;  // FNV-1a
+        for (const char c : place) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+        return fmt::format("{:08x}", hash);
+    }();
+    return tag;
+}
+
+// A name in the target's folder that no file has. make(path): creates it; false with errno where it
 // cannot.
 template <typename Make>
 fs::path make_hidden(const fs::path& target, const Make& make) {
     const std::string stem = target.filename().string().substr(0, kMaxStem);
     for (int n = 0;; ++n) {
-        fs::path path = folder_of(target) / fmt::format(".{}.partial-{}-{}", stem, ::getpid(), n);
+        fs::path path = folder_of(target) /
+                        fmt::format(".{}{}{}-{}-{}", stem, kMark, machine_tag(), ::getpid(), n);
         if (make(path)) return path;
         ZT_CHECK(errno == EEXIST, io, "cannot write '{}': {}", target.string(),
                  std::strerror(errno));
@@ -37,6 +62,35 @@ fs::path make_hidden(const fs::path& target, const Make& make) {
 void rename_to(const fs::path& from, const fs::path& to) {
     ZT_CHECK(::rename(from.c_str(), to.c_str()) == 0, io, "cannot write '{}': {}", to.string(),
              std::strerror(errno));
+}
+
+bool all_digits(std::string_view text) {
+    return !text.empty() && std::all_of(text.begin(), text.end(),
+                                        [](unsigned char c) { return std::isdigit(c) != 0; });
+}
+
+// Whether `name` is that of a hidden file of the target, or of "<stem>_00012<ending>" for it, whose
+// process is no more.
+bool is_stale(std::string_view name, const fs::path& target) {
+    const std::string& tag = machine_tag();
+    const std::size_t mark = name.rfind(kMark);
+    if (mark == std::string_view::npos || mark < 1 || name[0] != '.') return false;
+    const std::string_view of = name.substr(1, mark - 1);
+    const std::string whole = target.filename().string().substr(0, kMaxStem);
+    const std::string stem = target.stem().string() + "_", ending = target.extension().string();
+    const bool numbered =
+        of.size() > stem.size() + ending.size() && of.starts_with(stem) && of.ends_with(ending) &&
+        all_digits(of.substr(stem.size(), of.size() - stem.size() - ending.size()));
+    if (of != whole && !numbered) return false;
+    std::string_view owner = name.substr(mark + kMark.size());  // <tag>-<process>-<n>
+    if (!owner.starts_with(tag) || owner.size() <= tag.size() + 1) return false;
+    owner.remove_prefix(tag.size() + 1);
+    const std::size_t dash = owner.find('-');
+    if (dash == std::string_view::npos || !all_digits(owner.substr(dash + 1))) return false;
+    ::pid_t process = 0;
+    const auto [end, error] = std::from_chars(owner.data(), owner.data() + dash, process);
+    if (error != std::errc() || end != owner.data() + dash || process <= 0) return false;
+    return ::kill(process, 0) != 0 && errno == ESRCH;
 }
 
 // Opens, calls fsync, closes. Some file systems cannot sync a folder and say EINVAL.
@@ -123,6 +177,19 @@ void PartialFolder::publish() {
     rename_to(path_, target_);
     path_.clear();
     sync_folder_of(target_);
+}
+
+void remove_stale(const fs::path& target) {
+    std::error_code error;
+    std::vector<fs::path> stale;
+    for (fs::directory_iterator entry(folder_of(target), error), end; !error && entry != end;
+         entry.increment(error)) {
+        struct ::stat status {};
+        if (is_stale(entry->path().filename().string(), target) &&
+            ::lstat(entry->path().c_str(), &status) == 0 && status.st_uid == ::geteuid())
+            stale.push_back(entry->path());
+    }
+    for (const fs::path& path : stale) fs::remove_all(path, error);
 }
 
 void sync_folder_of(const fs::path& file) { sync(folder_of(file), O_RDONLY | O_DIRECTORY); }

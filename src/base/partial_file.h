@@ -1,11 +1,13 @@
 // Files and folders that are complete or absent: written under a hidden name beside their target,
 // then renamed.
 //
-// Each owns what is hidden until publish(); the destructor removes what was not published. One
-// thread. Errors: io, with the path and the system's reason.
+// Each owns what is hidden until publish(); the destructor removes what was not published. What a
+// process that was killed left behind, remove_stale() removes. One thread per object.
+// Errors: io, with the path and the system's reason.
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <vector>
 
 namespace zoetrope {
@@ -27,7 +29,8 @@ private:
 
 class PartialFile {
 public:
-    // Creates ".<name>.partial-<process>-<n>" in the target's folder, which must exist.
+    // Creates ".<name>.partial-<owner>-<n>" in the target's folder, which must exist. The owner is
+    // this process on this machine.
     explicit PartialFile(std::filesystem::path target);
     ~PartialFile();
     PartialFile(const PartialFile&) = delete;
@@ -49,7 +52,7 @@ private:
 
 class PartialFolder {
 public:
-    // Creates ".<name>.partial-<process>-<n>" beside the target, whose parent must exist. The
+    // Creates a hidden folder of the same kind beside the target, whose parent must exist. The
     // target may be there if it is an empty folder.
     explicit PartialFolder(std::filesystem::path target);
     ~PartialFolder();
@@ -66,6 +69,11 @@ private:
     std::filesystem::path target_;
     std::filesystem::path path_;  // empty once published
 };
+
+// Removes the hidden files and folders of `target`, or of a numbered sequence of that name, that a
+// process of this user on this machine has left and that is no more. Others stay; so does what
+// cannot be removed. Throws nothing.
+void remove_stale(const std::filesystem::path& target);
 
 // Makes renames inside the folder of `file` durable.
 void sync_folder_of(const std::filesystem::path& file);

@@ -72,6 +72,7 @@ int check(int code, ErrorKind kind, std::string_view what) {
 
 PacketHandle new_packet() { return made(PacketHandle(av_packet_alloc())); }
 PictureHandle new_picture() { return made(PictureHandle(av_frame_alloc())); }
+ParametersHandle new_parameters() { return made(ParametersHandle(avcodec_parameters_alloc())); }
 
 AVRational frame_rate(double fps) {
     // The rates of NTSC television and its multiples, which people write with two or three

@@ -34,6 +34,7 @@ struct FreeScaler {
 using CodecContext = std::unique_ptr<AVCodecContext, FreeByAddress<avcodec_free_context>>;
 using PictureHandle = std::unique_ptr<AVFrame, FreeByAddress<av_frame_free>>;
 using PacketHandle = std::unique_ptr<AVPacket, FreeByAddress<av_packet_free>>;
+using ParametersHandle = std::unique_ptr<AVCodecParameters, FreeByAddress<avcodec_parameters_free>>;
 using InputContext = std::unique_ptr<AVFormatContext, FreeByAddress<avformat_close_input>>;
 using Scaler = std::unique_ptr<SwsContext, FreeScaler>;
 
@@ -71,6 +72,7 @@ Handle made(Handle handle) {
 
 PacketHandle new_packet();
 PictureHandle new_picture();
+ParametersHandle new_parameters();
 
 // The rational frame rate that a rounded decimal means: 23.976 and 23.98 are 24000/1001, 29.97 is
 // 30000/1001, 16 is 16/1, 12.5 is 25/2.

@@ -25,9 +25,14 @@ constexpr std::array kFormats{
     VideoFormat{".png", "", "png", false, kMaxFps, -1, -1, "PNG, a numbered file per frame"},
 };
 
+constexpr VideoFormat kLossless{".mkv",  "matroska", "ffv1", false,
+                                kMaxFps, -1,         -1,     "FFV1 in Matroska"};
+
 }  // namespace
 
 std::span<const VideoFormat> video_formats() { return kFormats; }
+
+const VideoFormat& lossless_format() { return kLossless; }
 
 std::string video_endings() {
     std::string list;
@@ -51,7 +56,11 @@ const VideoFormat& video_format_of(const std::filesystem::path& path) {
 }
 
 void check_video_output(const std::filesystem::path& path, int width, int height, double fps) {
-    const VideoFormat& format = video_format_of(path);
+    check_video_output(path, video_format_of(path), width, height, fps);
+}
+
+void check_video_output(const std::filesystem::path& path, const VideoFormat& format, int width,
+                        int height, double fps) {
     ZT_CHECK(width > 0 && height > 0, bad_request, "cannot write '{}': the size is {}x{}",
              path.string(), width, height);
     ZT_CHECK(!format.even_size || (width % 2 == 0 && height % 2 == 0), bad_request,

@@ -24,6 +24,10 @@ struct VideoFormat {
 
 std::span<const VideoFormat> video_formats();
 
+// What holds every pixel as it is, for files that this program reads again: FFV1 in Matroska. Not
+// in the list.
+const VideoFormat& lossless_format();
+
 // ".mp4, .webm, ...": for messages and help texts.
 std::string video_endings();
 
@@ -33,5 +37,8 @@ const VideoFormat& video_format_of(const std::filesystem::path& path);
 // What a VideoWriter would refuse at its first frame, known before any work is done: an unknown
 // ending, an odd size where the format needs an even one, a frame rate that it cannot hold.
 void check_video_output(const std::filesystem::path& path, int width, int height, double fps);
+// The same of a format that is known.
+void check_video_output(const std::filesystem::path& path, const VideoFormat& format, int width,
+                        int height, double fps);
 
 }  // namespace zoetrope

@@ -1,6 +1,7 @@
 #include "media/writer.h"
 
 #include "base/error.h"
+#include "base/partial_file.h"
 #include "media/formats.h"
 #include "media/frame_sink.h"
 
@@ -9,11 +10,18 @@
 namespace zoetrope {
 namespace {
 
-std::unique_ptr<FrameSink> make_sink(const std::filesystem::path& path,
-                                     const WriteOptions& options) {
+const VideoFormat& format_for(const std::filesystem::path& path, const WriteOptions& options) {
     const VideoFormat& format = video_format_of(path);
+    ZT_CHECK(!options.lossless || format.ending == lossless_format().ending, bad_request,
+             "cannot write '{}': what is lossless is written as {}", path.string(),
+             lossless_format().ending);
+    return options.lossless ? lossless_format() : format;
+}
+
+std::unique_ptr<FrameSink> make_sink(const std::filesystem::path& path, const VideoFormat& format,
+                                     const WriteOptions& options) {
     constexpr int kAnyEvenSize = 2;
-    check_video_output(path, kAnyEvenSize, kAnyEvenSize, options.fps);
+    check_video_output(path, format, kAnyEvenSize, kAnyEvenSize, options.fps);
     ZT_CHECK(options.crf == -1 || format.max_crf < 0 ||
                  (options.crf >= 0 && options.crf <= format.max_crf),
              bad_request, "cannot write '{}': the crf is {}; {} takes 0 (best) to {}",
@@ -21,6 +29,7 @@ std::unique_ptr<FrameSink> make_sink(const std::filesystem::path& path,
     ZT_CHECK(options.threads >= 1, bad_request,
              "cannot write '{}': {} encoder threads were asked for; accepted are 1 and more",
              path.string(), options.threads);
+    remove_stale(path);
     return format.muxer.empty() ? make_png_sink(path, options)
                                 : make_container_sink(path, format, options);
 }
@@ -28,7 +37,10 @@ std::unique_ptr<FrameSink> make_sink(const std::filesystem::path& path,
 }  // namespace
 
 VideoWriter::VideoWriter(const std::filesystem::path& path, WriteOptions options)
-    : path_(path), options_(std::move(options)), sink_(make_sink(path_, options_)) {}
+    : path_(path),
+      options_(std::move(options)),
+      format_(&format_for(path_, options_)),
+      sink_(make_sink(path_, *format_, options_)) {}
 
 VideoWriter::~VideoWriter() = default;
 VideoWriter::VideoWriter(VideoWriter&&) noexcept = default;
@@ -38,7 +50,7 @@ void VideoWriter::write(const Frame& frame) {
     ZT_CHECK(sink_ != nullptr, internal, "'{}' is finished or failed and takes no more frames",
              path_.string());
     if (frames_ == 0) {
-        check_video_output(path_, frame.width, frame.height, options_.fps);
+        check_video_output(path_, *format_, frame.width, frame.height, options_.fps);
         width_ = frame.width;
         height_ = frame.height;
     }

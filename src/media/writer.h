@@ -21,14 +21,16 @@
 namespace zoetrope {
 
 struct WriteOptions {
-    double fps = 16;  // 23.976 and 29.97 mean 24000/1001 and 30000/1001; PNG has no rate
-    int crf = -1;     // constant rate factor, lower is better; -1: the format's default
-    int threads = 1;  // of the encoder; a fixed number, since the bytes may depend on it
+    double fps = 16;        // 23.976 and 29.97 mean 24000/1001 and 30000/1001; PNG has no rate
+    int crf = -1;           // constant rate factor, lower is better; -1: the format's default
+    int threads = 1;        // of the encoder; a fixed number, since the bytes may depend on it
+    bool lossless = false;  // every pixel as it is, in .mkv: FFV1
     // title, comment, description, ... in UTF-8; GIF keeps the comment only.
     std::map<std::string, std::string> metadata;
 };
 
 class FrameSink;
+struct VideoFormat;
 
 class VideoWriter {
 public:
@@ -48,6 +50,7 @@ public:
 private:
     std::filesystem::path path_;
     WriteOptions options_;
+    const VideoFormat* format_;
     std::unique_ptr<FrameSink> sink_;  // empty once finished or failed
     int width_ = 0;
     int height_ = 0;
