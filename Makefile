@@ -14,7 +14,7 @@ VENV  := $(if $(filter cuda,$(PRESET)),.venv-cuda,.venv)
 export PYTHON VENV TORCH_VERSION TORCH_INDEX
 export ZT_TORCH_DIR := $(if $(TORCH_DIR),$(abspath $(TORCH_DIR)),$(CURDIR)/$(VENV)/torch)
 
-.PHONY: all setup configure tests demo verify-real test test-slow bench format tidy dist cuda-check clean help
+.PHONY: all setup configure tests demo verify-real test test-slow test-isa bench format tidy dist cuda-check clean help
 .DEFAULT_GOAL := all
 
 all: configure  ## build the program: build/zoetrope
@@ -45,6 +45,9 @@ test: tests  ## build everything, run the fast tests and the checks
 
 test-slow: tests  ## the tests that take longer
 	@ctest --preset $(PRESET) -L '^slow$$'
+
+test-isa: tests  ## the kernels' tests once per instruction set of this CPU
+	@ctest --preset $(PRESET) -L '^isa$$'
 
 bench: all  ## measure one transformer layer on this machine
 	$(BUILD)/zoetrope bench model --num-frames 17

@@ -1,6 +1,7 @@
 // The CPU's attention kernels, each that this CPU can run, beside the formula in float64.
 #include "ops/attention.h"
 #include "ops/attention_cpu.h"
+#include "ops/brgemm.h"
 #include "ops/device.h"
 #include "ops/stats.h"
 
@@ -51,9 +52,10 @@ constexpr Kernel kInt8Kernels[] = {{Isa::avx512vnni, true}, {Isa::ref, true}};
 // Those that this CPU can run and that compute `dtype` in a way of their own.
 std::vector<Kernel> kernels_for(at::ScalarType dtype) {
     std::vector<Kernel> found;
-    for (const Isa isa : {Isa::ref, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::avx512fp16}) {
+    for (const Isa isa :
+         {Isa::ref, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::avx512fp16, Isa::amx}) {
         const bool own = dtype == at::kBFloat16 || isa < Isa::avx512bf16;
-        if (own && kernels::has(isa)) found.push_back({isa});
+        if (own && brgemm_runs(isa)) found.push_back({isa});
     }
     for (const Kernel& kernel : kInt8Kernels) {
         if (kernels::has(kernel.isa)) found.push_back(kernel);
@@ -91,8 +93,8 @@ double probability_error(at::ScalarType dtype, const Kernel& kernel, double logi
     if (kernel.int8) return 0.006 + 0.003 * logit;
     const bool bf16 = dtype == at::kBFloat16;
     if (bf16 && kernel.isa == Isa::avx512fp16) return std::ldexp(1, -11) * (5 + 1.25 * logit);
-    return std::ldexp(1, -24) * (4 + 2 * logit) +
-           (bf16 && kernel.isa == Isa::avx512bf16 ? std::ldexp(1, -8) : 0);
+    const bool rounds = kernel.isa == Isa::avx512bf16 || kernel.isa == Isa::amx;
+    return std::ldexp(1, -24) * (4 + 2 * logit) + (bf16 && rounds ? std::ldexp(1, -8) : 0);
 }
 
 // Largest error over what rounding explains: of probabilities, of values to int8, and of the result

@@ -3,6 +3,7 @@
 #include "ops/conv.h"
 
 #include "base/error.h"
+#include "ops/brgemm.h"
 #include "ops/conv_cpu.h"
 #include "ops/device.h"
 
@@ -148,9 +149,10 @@ struct Products {
 };
 std::vector<Products> products() {
     std::vector<Products> found;
-    for (const Products& p : {Products{Isa::ref, 1e-6}, Products{Isa::avx512, 1e-6},
-                              Products{Isa::avx512bf16, 3e-3}, Products{Isa::avx512fp16, 1.9e-3}}) {
-        if (p.isa == Isa::ref || kernels::has(p.isa)) found.push_back(p);
+    for (const Products& p :
+         {Products{Isa::ref, 1e-6}, Products{Isa::avx512, 1e-6}, Products{Isa::avx512bf16, 3e-3},
+          Products{Isa::avx512fp16, 1.9e-3}, Products{Isa::amx, 3e-3}}) {
+        if (brgemm_runs(p.isa)) found.push_back(p);
     }
     return found;
 }

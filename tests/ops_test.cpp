@@ -22,10 +22,23 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <thread>
 
 namespace zoetrope::ops {
 namespace {
+
+// `make test-isa` runs this once per instruction set.
+TEST(Isa, TheForcedOneIsUsed) {
+    if (!kernels::isa_is_forced()) {
+        EXPECT_EQ(kernels::isa(), kernels::available().back());
+        return;
+    }
+    EXPECT_EQ(kernels::name_of(kernels::isa()), std::getenv("ZOETROPE_ISA"));
+    EXPECT_LE(fastest_bf16_products(), kernels::isa());
+    EXPECT_EQ(amx_is_fastest(), kernels::isa() >= kernels::Isa::amx);
+    EXPECT_EQ(takes_int8(at::kCPU, at::kBFloat16), kernels::isa() >= kernels::Isa::avx512vnni);
+}
 
 double largest(const at::Tensor& a, const at::Tensor& b) {
     return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();

@@ -27,16 +27,14 @@ at::Tensor random(std::vector<std::int64_t> shape, at::ScalarType dtype) {
     return at::randn(shape, at::kFloat).to(dtype);
 }
 
-at::ScalarType products_of(Isa isa) {
-    switch (isa) {
-        case Isa::avx512bf16: return at::kBFloat16;
-        case Isa::avx512fp16: return at::kHalf;
-        case Isa::avx512vnni: return at::kChar;
-        default: return at::kFloat;
-    }
-}
+// Which kernels are wanted: all of this CPU, or those of one instruction set.
+struct Wanted {
+    std::optional<Isa> only;
+    bool operator()(Isa isa) const { return only ? isa == *only : kernels::has(isa); }
+};
 
-KernelCase attention_case(std::string name, std::int64_t queries, std::int64_t keys) {
+KernelCase attention_case(std::string name, std::int64_t queries, std::int64_t keys,
+                          const Wanted& wanted) {
     KernelCase result{.name = std::move(name),
                       .flop = 4.0 * static_cast<double>(queries * keys * kHeads * kHeadSize)};
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
@@ -45,19 +43,19 @@ KernelCase attention_case(std::string name, std::int64_t queries, std::int64_t k
         const at::Tensor k = random({1, keys, kHeads, kHeadSize}, dtype);
         const at::Tensor v = random({1, keys, kHeads, kHeadSize}, dtype);
         const ops::AttentionArgs args{.q = q, .k = k, .v = v};
-        for (const Isa isa : kernels::available()) {
-            const bool has_own = wide ? isa == Isa::avx512 || isa == Isa::avx2
-                                      : isa == Isa::avx512bf16 || isa == Isa::avx512fp16;
-            if (!has_own || !ops::attention_cpu_takes(args, isa)) continue;
-            result.variants.push_back({isa, wide ? "fp32" : "bf16", products_of(isa),
-                                       [args, isa] { ops::attention_cpu(args, isa); }});
-        }
-        ops::AttentionArgs int8 = args;
-        int8.int8 = true;
-        if (!wide && kernels::has(Isa::avx512vnni) &&
-            ops::attention_cpu_takes(int8, Isa::avx512vnni)) {
-            result.variants.push_back({Isa::avx512vnni, "int8", at::kChar,
-                                       [int8] { ops::attention_cpu(int8, Isa::avx512vnni); }});
+        const auto add = [&](Isa isa, const char* type, const ops::AttentionArgs& call) {
+            if (wanted(isa) && ops::attention_cpu_takes(call, isa))
+                result.variants.push_back(
+                    {isa, type, [call, isa] { ops::attention_cpu(call, isa); }});
+        };
+        if (wide) {
+            for (const Isa isa : {Isa::avx2, Isa::avx512}) add(isa, "fp32", args);
+        } else {
+            for (const Isa isa : {Isa::avx512bf16, Isa::avx512fp16, Isa::amx})
+                add(isa, "bf16", args);
+            ops::AttentionArgs int8 = args;
+            int8.int8 = true;
+            add(Isa::avx512vnni, "int8", int8);
         }
         (wide ? result.aten_fp32 : result.aten_bf16) = [q, k, v] {
             at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2),
@@ -68,20 +66,23 @@ KernelCase attention_case(std::string name, std::int64_t queries, std::int64_t k
 }
 
 KernelCase linear_case(std::string name, std::int64_t rows, std::int64_t in, std::int64_t out,
-                       ops::Epilogue epilogue) {
+                       ops::Epilogue epilogue, const Wanted& wanted) {
     KernelCase result{.name = std::move(name), .flop = 2.0 * static_cast<double>(rows * in * out)};
     const at::Tensor x = random({rows, in}, at::kBFloat16);
     const at::Tensor w = random({out, in}, at::kBFloat16).mul_(0.02);
     const at::Tensor bias = random({out}, at::kBFloat16);
     const auto add = [&](Isa isa, std::string dtype, const ops::Matrix& matrix) {
         const ops::LinearArgs args{.x = x, .weight = matrix, .bias = bias, .epilogue = epilogue};
-        if (!kernels::has(isa) || !ops::linear_cpu_takes(args, isa)) return;
+        if (!wanted(isa) || !ops::linear_cpu_takes(args, isa)) return;
         result.variants.push_back(
-            {isa, std::move(dtype), products_of(isa), [args, isa] { ops::linear_cpu(args, isa); }});
+            {isa, std::move(dtype), [args, isa] { ops::linear_cpu(args, isa); }});
     };
-    for (const Isa isa : {Isa::avx512, Isa::avx512bf16, Isa::avx512fp16}) add(isa, "bf16", {w});
-    if (ops::takes_int8(at::kCPU, at::kBFloat16))
-        add(Isa::avx512vnni, "int8", ops::quantise_int8(w));
+    for (const Isa isa : {Isa::avx512, Isa::avx512bf16, Isa::avx512fp16, Isa::amx})
+        add(isa, "bf16", {w});
+    if (ops::takes_int8(at::kCPU, at::kBFloat16)) {
+        const ops::Matrix packed = ops::quantise_int8(w);
+        for (const Isa isa : {Isa::avx512vnni, Isa::amxint8}) add(isa, "int8", packed);
+    }
     const bool gelu = epilogue == ops::Epilogue::gelu_tanh;
     result.aten_bf16 = [x, w, bias, gelu] {
         at::Tensor y = at::linear(x, w, bias);
@@ -91,7 +92,7 @@ KernelCase linear_case(std::string name, std::int64_t rows, std::int64_t in, std
 }
 
 // A residual block's convolution at the VAE's widest stage, on a quarter of a 480x832 frame.
-KernelCase conv_case() {
+KernelCase conv_case(const Wanted& wanted) {
     constexpr std::int64_t kChannels = 96, kFrames = 4, kHeight = 240, kWidth = 416;
     KernelCase result{.name = "vae_conv_3x3x3_96",
                       .flop = 2.0 * 27 * kChannels * kChannels * kFrames * kHeight * kWidth};
@@ -101,11 +102,10 @@ KernelCase conv_case() {
     const at::Tensor bias = random({kChannels}, at::kFloat);
     const ops::ConvSpec spec{.weight = {kChannels, kChannels, 3, 3, 3},
                              .options = {.time_padding = 2, .padding = {1, 1, 1, 1}}};
-    for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::avx512fp16}) {
-        if (!kernels::has(isa)) continue;
-        const bool wide = products_of(isa) == at::kFloat;
+    for (const Isa isa : {Isa::avx512, Isa::avx512bf16, Isa::avx512fp16, Isa::amx}) {
+        if (!wanted(isa)) continue;
         const ops::PackedConv packed = ops::pack_conv(weight, bias, spec, isa);
-        result.variants.push_back({isa, wide ? "fp32" : "bf16", products_of(isa), [packed, x] {
+        result.variants.push_back({isa, isa == Isa::avx512 ? "fp32" : "bf16", [packed, x] {
                                        ops::ConvHistory history;
                                        const ops::ConvStage stage{
                                            .conv = packed, .gamma = {}, .history = &history};
@@ -128,7 +128,7 @@ std::vector<std::function<KernelCase()>> memory_cases(std::int64_t tokens) {
     const auto make = [=](std::string name, double bytes, std::function<void()> ours,
                           std::function<void()> aten) {
         KernelCase result{.name = std::move(name), .bytes = bytes * elements};
-        result.variants.push_back({kernels::isa(), "bf16", at::kFloat, std::move(ours)});
+        result.variants.push_back({kernels::isa(), "bf16", std::move(ours)});
         result.aten_bf16 = std::move(aten);
         return result;
     };
@@ -175,19 +175,24 @@ std::vector<std::function<KernelCase()>> memory_cases(std::int64_t tokens) {
 
 }  // namespace
 
-std::vector<std::function<KernelCase()>> kernel_cases(std::int64_t tokens) {
+std::vector<std::function<KernelCase()>> kernel_cases(std::int64_t tokens,
+                                                      std::optional<Isa> only) {
     using ops::Epilogue;
-    std::vector<std::function<KernelCase()>> cases = {
-        [=] { return attention_case("self_attention", tokens, tokens); },
-        [=] { return attention_case("cross_attention", tokens, kText); },
-        [=] { return linear_case("linear_qkvo", tokens, kDim, kDim, Epilogue::none); },
-        [=] {
-            return linear_case("linear_ffn_up_gelu", tokens, kDim, kFfnDim, Epilogue::gelu_tanh);
-        },
-        [=] { return linear_case("linear_ffn_down", tokens, kFfnDim, kDim, Epilogue::none); },
-        [] { return linear_case("linear_text_30_tokens", 30, 4096, 10240, Epilogue::none); },
-        conv_case,
+    const Wanted wanted{only};
+    const auto linear = [=](const char* name, std::int64_t rows, std::int64_t in, std::int64_t out,
+                            Epilogue epilogue) {
+        return [=] { return linear_case(name, rows, in, out, epilogue, wanted); };
     };
+    std::vector<std::function<KernelCase()>> cases = {
+        [=] { return attention_case("self_attention", tokens, tokens, wanted); },
+        [=] { return attention_case("cross_attention", tokens, kText, wanted); },
+        linear("linear_qkvo", tokens, kDim, kDim, Epilogue::none),
+        linear("linear_ffn_up_gelu", tokens, kDim, kFfnDim, Epilogue::gelu_tanh),
+        linear("linear_ffn_down", tokens, kFfnDim, kDim, Epilogue::none),
+        linear("linear_text_30_tokens", 30, 4096, 10240, Epilogue::none),
+        [=] { return conv_case(wanted); },
+    };
+    if (only && *only != kernels::isa()) return cases;
     for (auto& pass : memory_cases(tokens)) cases.push_back(std::move(pass));
     return cases;
 }

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,7 @@ namespace zoetrope::benchmark {
 
 struct KernelVariant {
     kernels::Isa isa;
-    std::string dtype;    // of the tensors
-    at::ScalarType peak;  // whose products it is measured against
+    std::string dtype;  // of the tensors
     std::function<void()> run;
 };
 
@@ -29,7 +29,10 @@ struct KernelCase {
     std::function<void()> aten_bf16, aten_fp32;
 };
 
-// Sizes are those of the 1.3B model with that many tokens, and of its VAE.
-std::vector<std::function<KernelCase()>> kernel_cases(std::int64_t tokens);
+// Sizes are those of the 1.3B model with that many tokens, and of its VAE. only: the one
+// instruction set whose kernels are wanted, amx and amxint8 also where brgemm has no tiles; else
+// all that the CPU has.
+std::vector<std::function<KernelCase()>> kernel_cases(std::int64_t tokens,
+                                                      std::optional<kernels::Isa> only);
 
 }  // namespace zoetrope::benchmark

@@ -11,7 +11,9 @@
 namespace zoetrope::benchmark {
 
 struct KernelBenchOptions {
-    std::string isa;  // of the kernels to time; empty: every one that this CPU has
+    // Of the kernels to time; empty: every one that this CPU has. amx and amxint8 may be named
+    // where brgemm computes the same without tiles.
+    std::string isa;
     int repeats = 3;  // timed runs after one warm-up, ours and LibTorch's by turns
     int threads = 0;  // 0: the usable cores
     int tokens = 4096;

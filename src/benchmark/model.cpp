@@ -41,6 +41,7 @@ nlohmann::ordered_json bench_model(const ModelBenchOptions& options, const RunCo
     return {{"shape", stage.shape},
             {"stage", stage.stage},
             {"dtype", work.dtype},
+            {"quantization", stage.quantization},
             {"threads", ops::threads()},
             {"height", stage.height},
             {"width", stage.width},

@@ -72,6 +72,11 @@ struct GemmColumns {
     int elements = 0;
     void* panel = nullptr;
     float* factor = nullptr;  // fp16: written, the power of two that the panel was divided by
+    // Not int8: the numbers times scales[j] (null: 1) and, of column j from j * addend_stride on,
+    // plus the addend (null: nothing).
+    const float* scales = nullptr;  // [columns]
+    const float* addend = nullptr;
+    std::int64_t addend_stride = 0;
 };
 
 struct GemmTile {
@@ -97,7 +102,9 @@ struct GemmFinish {
     std::int64_t sums_stride = 0;
     int rows = 0;
     int columns = 0;
-    const float* bias = nullptr;  // [columns] or null
+    const float* bias = nullptr;    // [columns] or null
+    const float* addend = nullptr;  // [rows][addend_stride], added to what the sums give; or null
+    std::int64_t addend_stride = 0;
     GemmActivation activation = GemmActivation::none;
     void* out = nullptr;
     GemmSource type = GemmSource::bf16;     // of out
@@ -115,6 +122,8 @@ struct GemmKernel {
     void (*pack_columns)(const GemmColumns&);
     void (*multiply)(const GemmTile&);
     void (*finish)(const GemmFinish&);
+    // Lets go of registers that multiply() has set up on this thread; null: there are none.
+    void (*release)() = nullptr;
 };
 
 GemmKernel gemm_ref();

@@ -57,10 +57,10 @@ inline const void* row_at(const void* source, GemmSource type, std::int64_t elem
     return static_cast<const char*>(source) + element * bytes;
 }
 
-// Largest magnitude lane by lane; NaN is passed over.
-inline __m512 max_magnitudes(const void* row, GemmSource type, int elements, __m512 so_far) {
-    for (int k = 0; k < elements; k += 16)
-        so_far = _mm512_max_ps(_mm512_abs_ps(load_numbers(row, type, k, elements)), so_far);
+// Largest magnitude lane by lane of what `load(k)` gives 16 at a time; NaN is passed over.
+template <class Load>
+__m512 max_magnitudes(const Load& load, int elements, __m512 so_far) {
+    for (int k = 0; k < elements; k += 16) so_far = _mm512_max_ps(_mm512_abs_ps(load(k)), so_far);
     return so_far;
 }
 
@@ -82,8 +82,9 @@ void pack_rows_avx512(const GemmRows& call) {
         std::uint32_t* words = call.words + i * call.words_stride;
         float inverse = 1;
         if constexpr (M::kScales) {
-            const __m512 largest =
-                max_magnitudes(row, call.type, call.elements, _mm512_setzero_ps());
+            const __m512 largest = max_magnitudes(
+                [&](int k) { return load_numbers(row, call.type, k, call.elements); },
+                call.elements, _mm512_setzero_ps());
             call.factors[i] = power_above(_mm512_reduce_max_ps(largest));
             inverse = 1 / call.factors[i];
         }
@@ -99,6 +100,16 @@ void pack_rows_avx512(const GemmRows& call) {
     }
 }
 
+// Numbers [k, k + 16) of column j, with its scale and addend.
+inline __m512 load_column(const GemmColumns& call, int j, int k) {
+    __m512 x =
+        load_numbers(row_at(call.source, call.type, j * call.stride), call.type, k, call.elements);
+    if (call.scales != nullptr) x = _mm512_mul_ps(x, _mm512_set1_ps(call.scales[j]));
+    if (call.addend == nullptr) return x;
+    const __mmask16 mask = first_lanes(call.elements - k);
+    return _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, call.addend + j * call.addend_stride + k));
+}
+
 template <class M>
 void pack_columns_avx512(const GemmColumns& call) {
     constexpr int kPanel = GemmBlock<M>::kColumns;
@@ -106,8 +117,8 @@ void pack_columns_avx512(const GemmColumns& call) {
     if constexpr (M::kScales) {
         __m512 largest = _mm512_setzero_ps();
         for (int j = 0; j < call.columns; ++j)
-            largest = max_magnitudes(row_at(call.source, call.type, j * call.stride), call.type,
-                                     call.elements, largest);
+            largest = max_magnitudes([&](int k) { return load_column(call, j, k); }, call.elements,
+                                     largest);
         *call.factor = power_above(_mm512_reduce_max_ps(largest));
         scale = _mm512_set1_ps(1 / *call.factor);
     }
@@ -116,10 +127,7 @@ void pack_columns_avx512(const GemmColumns& call) {
             __m512 tile[16];
 #pragma GCC unroll 16
             for (int i = 0; i < 16; ++i) {
-                tile[i] = j + i < call.columns
-                              ? load_numbers(row_at(call.source, call.type, (j + i) * call.stride),
-                                             call.type, k, call.elements)
-                              : _mm512_setzero_ps();
+                tile[i] = j + i < call.columns ? load_column(call, j + i, k) : _mm512_setzero_ps();
             }
             Avx512::transpose(tile);
             char* at = static_cast<char*>(call.panel) + j * M::kColumnBytes;
@@ -163,6 +171,9 @@ void finish_avx512(const GemmFinish& call, const Load& load) {
         for (int j = 0; j < call.columns; j += 16) {
             const __mmask16 mask = first_lanes(call.columns - j);
             __m512 x = load(i, j, mask);
+            if (call.addend != nullptr)
+                x = _mm512_add_ps(
+                    x, _mm512_maskz_loadu_ps(mask, call.addend + i * call.addend_stride + j));
             if (call.bias != nullptr)
                 x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, call.bias + j));
             x = activate(x, call.activation);

@@ -27,9 +27,13 @@ void pack_rows(const GemmRows& call) {
 void pack_columns(const GemmColumns& call) {
     auto* panel = static_cast<float*>(call.panel);
     for (int k = 0; k < call.elements; ++k) {
-        for (int j = 0; j < kGemmRef.columns; ++j)
-            *panel++ =
-                j < call.columns ? number(call.source, call.type, j * call.stride + k) : 0.0F;
+        for (int j = 0; j < kGemmRef.columns; ++j) {
+            float x = j < call.columns ? number(call.source, call.type, j * call.stride + k) : 0.0F;
+            if (j < call.columns && call.scales != nullptr) x *= call.scales[j];
+            if (j < call.columns && call.addend != nullptr)
+                x += call.addend[j * call.addend_stride + k];
+            *panel++ = x;
+        }
     }
 }
 
@@ -67,6 +71,7 @@ void finish(const GemmFinish& call) {
         for (int j = 0; j < call.columns; ++j) {
             float x = call.sums[i * call.sums_stride + j];
             if (call.column_factors != nullptr) x *= call.column_factors[j];
+            if (call.addend != nullptr) x += call.addend[i * call.addend_stride + j];
             if (call.bias != nullptr) x += call.bias[j];
             x = activate(x, call.activation);
             const std::int64_t at = i * call.out_stride + j;

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "ops/attention_cpu.h"
+#include "ops/peak.h"
 #include "ops/stats.h"
 
 #include <ATen/ops/logsumexp.h>
@@ -71,7 +72,7 @@ bool cpu_takes(const AttentionArgs& args) {
 
 AttentionResult run_cpu(const AttentionArgs& args) { return attention_cpu(args, isa_of(args)); }
 
-// Whether int8 is quicker here than other numbers.
+// Whether the CPU multiplies int8.
 bool has_int8(const AttentionArgs& args) {
     constexpr kernels::Isa kLeast = kernels::Isa::avx512vnni;
     return args.q.is_cpu() && kernels::has(kLeast) && kernels::isa() >= kLeast;
@@ -135,6 +136,8 @@ AttentionResult attention(const AttentionArgs& given) {
         if (args.bias.defined()) args.bias = args.bias.narrow(3, 0, args.kv_length);
     }
     const OperatorScope scope(args.name, flop_of(args));
+    if (args.int8 && args.q.scalar_type() == at::kBFloat16 && amx_is_fastest())
+        args.int8 = false;  // tiles of bf16 are quicker than VNNI
     const bool no_int8 = args.int8 && !has_int8(args);
     if (no_int8 || (args.q.is_cpu() && !attention_cpu_takes(args, isa_of(args))))
         count_fallback(description(args));

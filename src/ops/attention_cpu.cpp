@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "kernels/attention.h"
 #include "ops/attention_pack.h"
+#include "ops/brgemm.h"
 #include "ops/device.h"
 #include "ops/peak.h"
 #include "ops/share_out.h"
@@ -37,6 +38,7 @@ struct Kernel {
 // Best first. int8 kernels are for calls that ask for them, those of float32 take the other
 // calls, the rest those with bf16 tensors.
 constexpr Kernel kKernels[] = {
+    {Isa::amx, kernels::kAttentionAmx, attention_amx},
     {Isa::avx512fp16, kernels::kAttentionAvx512Fp16, kernels::attention_avx512fp16},
     {Isa::avx512bf16, kernels::kAttentionAvx512Bf16, kernels::attention_avx512bf16},
     {Isa::avx512, kernels::kAttentionAvx512, kernels::attention_avx512},
@@ -53,7 +55,8 @@ const Kernel* find_kernel(at::ScalarType dtype, bool int8, Isa isa) {
         const bool fits = int8 ? numbers == AttentionNumbers::int8
                                : numbers == AttentionNumbers::float32 ||
                                      (dtype == at::kBFloat16 && numbers != AttentionNumbers::int8);
-        if (fits && kernel.isa <= isa && kernels::has(kernel.isa)) return &kernel;
+        if (fits && kernel.isa <= isa && (kernels::has(kernel.isa) || brgemm_runs(kernel.isa)))
+            return &kernel;
     }
     return nullptr;
 }
@@ -292,7 +295,8 @@ struct Run {
 }  // namespace
 
 Isa attention_cpu_isa(at::ScalarType dtype) {
-    return dtype == at::kBFloat16 ? fastest_bf16_products() : kernels::isa();
+    if (dtype != at::kBFloat16) return kernels::isa();
+    return amx_is_fastest() ? Isa::amx : fastest_bf16_products();
 }
 
 bool attention_cpu_takes(const AttentionArgs& args, Isa isa) {

@@ -14,8 +14,9 @@
 
 namespace zoetrope::ops {
 
-// Up to which instruction set kernels are to be used: kernels::isa(), for bf16 products
-// fastest_bf16_products().
+// Up to which instruction set kernels are to be used: kernels::isa(), for bf16 products amx or
+// fastest_bf16_products(). (What amx stands for runs on CPUs without it too, where a call names
+// it.)
 kernels::Isa attention_cpu_isa(at::ScalarType dtype);
 
 // Whether a kernel of the instruction sets up to `isa` takes the call: on the CPU, float32 or bf16,

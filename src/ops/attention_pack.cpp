@@ -162,12 +162,12 @@ struct AsInt8Summed {
 // Keys [first, last) into panels.
 template <class N, class T, class Convert>
 void pack_keys(const HeadRows<T>& k, std::int64_t first, std::int64_t last, std::int64_t channels,
-               const Convert& convert, std::uint32_t* out) {
+               std::int64_t panel, const Convert& convert, std::uint32_t* out) {
     constexpr std::int64_t kPerWord = sizeof(std::uint32_t) / sizeof(N);
     N numbers[kMaxChannels];
     std::uint32_t words[kMaxChannels];
-    for (std::int64_t key = first; key < last; key += kPanel) {
-        for (std::int64_t i = 0; i < kPanel; ++i) {
+    for (std::int64_t key = first; key < last; key += panel) {
+        for (std::int64_t i = 0; i < panel; ++i) {
             if (key + i < last) {
                 convert(k.row(key + i), channels, numbers);
             } else {
@@ -175,18 +175,23 @@ void pack_keys(const HeadRows<T>& k, std::int64_t first, std::int64_t last, std:
             }
             std::memcpy(words, numbers, static_cast<std::size_t>(channels) * sizeof(N));
             for (std::int64_t word = 0; word < channels / kPerWord; ++word)
-                out[word * kPanel + i] = words[word];
+                out[word * panel + i] = words[word];
         }
-        out += kPanel * channels / kPerWord;
+        out += panel * channels / kPerWord;
     }
 }
 
 // The values of keys [first, last), a block, likewise.
 template <class N, class T, class Convert>
 void pack_values(const HeadRows<T>& v, std::int64_t first, std::int64_t last, std::int64_t channels,
-                 const Convert& convert, std::uint32_t* out) {
+                 const kernels::AttentionLayout& layout, const Convert& convert,
+                 std::uint32_t* out) {
     constexpr std::int64_t kPerWord = sizeof(std::uint32_t) / sizeof(N);
-    const std::int64_t depth = (last - first + kPerWord - 1) / kPerWord;
+    const std::int64_t keys = layout.rows() ? round_up(last - first, layout.panel) : last - first;
+    const std::int64_t depth = (keys + kPerWord - 1) / kPerWord;
+    // Words from one step to the next, and from one channel to the next of another panel.
+    const std::int64_t step_words = layout.rows() ? channels : kPanel;
+    const std::int64_t channel_words = layout.rows() ? 1 : depth;
     N numbers[kPerWord][kMaxChannels];
     for (std::int64_t step = 0; step < depth; ++step) {
         for (std::int64_t i = 0; i < kPerWord; ++i) {
@@ -198,7 +203,7 @@ void pack_values(const HeadRows<T>& v, std::int64_t first, std::int64_t last, st
             }
         }
         for (std::int64_t d = 0; d < channels; d += kPanel) {
-            std::uint32_t* words = out + d * depth + step * kPanel;
+            std::uint32_t* words = out + d * channel_words + step * step_words;
             for (std::int64_t j = 0; j < kPanel; ++j) {
                 std::uint32_t word = 0;
                 for (std::int64_t i = 0; i < kPerWord; ++i) {
@@ -227,7 +232,7 @@ float int8_scale(const HeadRows<T>& k, std::int64_t first, std::int64_t last, st
 }  // namespace
 
 std::int64_t HeadPacking::words() const {
-    return round_up(keys, kPanel) * channels / layout.per_word();
+    return round_up(keys, layout.panel) * channels / layout.per_word();
 }
 
 std::int64_t HeadPacking::key_blocks() const {
@@ -296,8 +301,8 @@ void pack_block(const HeadPacking& packing, const PackedHead& head, std::int64_t
     std::uint32_t* keys = head.keys + first * channels / packing.layout.per_word();
     std::uint32_t* values = head.values + first * channels / packing.layout.per_word();
     const auto pack = [&]<class N>(N, const auto& key, const auto& value) {
-        pack_keys<N>(k, first, last, channels, key, keys);
-        pack_values<N>(v, first, last, channels, value, values);
+        pack_keys<N>(k, first, last, channels, packing.layout.panel, key, keys);
+        pack_values<N>(v, first, last, channels, packing.layout, value, values);
     };
     float key_inverse[kMaxChannels], value_inverse[kMaxChannels];
     if (packing.layout.numbers == AttentionNumbers::int8)

@@ -182,6 +182,7 @@ private:
                       float* own = sums_data + worker * sums_size;
                       for (std::int64_t panel = 0; panel < panels; ++panel)
                           multiply(item, item.panel + panel, own + panel * columns_, stride);
+                      if (conv_.gemm.release != nullptr) conv_.gemm.release();
                       for (std::int64_t line = 0; line < item.lines; ++line)
                           finish(item, line, own + line * item.pixels * stride);
                   });

@@ -1,5 +1,6 @@
 // Weights of convolutions in the order of a product kernel.
 #include "base/error.h"
+#include "ops/brgemm.h"
 #include "ops/conv_cpu.h"
 #include "ops/peak.h"
 #include "ops/share_out.h"
@@ -21,6 +22,7 @@ struct Row {
 };
 
 constexpr Row kKernels[] = {
+    {Isa::amx, gemm_amx, kernels::conv_avx512bf16},
     {Isa::avx512fp16, kernels::gemm_avx512fp16, kernels::conv_avx512fp16},
     {Isa::avx512bf16, kernels::gemm_avx512bf16, kernels::conv_avx512bf16},
     {Isa::avx512, kernels::gemm_avx512, kernels::conv_avx512},
@@ -144,7 +146,7 @@ void pack_phase(PackedConv& conv, const ConvPhase& phase, const at::Tensor& weig
 Isa conv_cpu_isa(bool bf16_products) {
     if (!kernels::has(Isa::avx512) || kernels::isa() < Isa::avx512) return Isa::ref;
     if (!bf16_products) return Isa::avx512;
-    const Isa fastest = fastest_bf16_products();
+    const Isa fastest = amx_is_fastest() ? Isa::amx : fastest_bf16_products();
     return fastest < Isa::avx512 ? Isa::ref : fastest;
 }
 

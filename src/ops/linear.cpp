@@ -44,6 +44,12 @@ void apply_epilogue(Epilogue epilogue, at::Tensor& out) {
     }
 }
 
+// Whether LibTorch's own product is as good as ours: with AMX, that of a plain matrix.
+bool left_to_onednn(const Matrix& weight, kernels::Isa isa) {
+    return isa == kernels::Isa::amx && weight.layout == MatrixLayout::plain &&
+           !weight.low_rank.defined();
+}
+
 // The matrix alone, then (x down^T) up^T added to it in place, then the epilogue.
 at::Tensor linear_then_low_rank(const LinearArgs& args) {
     const LowRank& low = args.weight.low_rank;
@@ -68,13 +74,13 @@ at::Tensor linear(const LinearArgs& args) {
              "linear: {} channels by a weight of [{}, {}]", args.x.size(-1),
              args.weight.out_features(), args.weight.in_features());
     const bool int8 = args.weight.layout == MatrixLayout::int8;
-    if (args.weight.low_rank.defined() && !linear_cpu_takes(args, linear_cpu_isa()))
-        return linear_then_low_rank(args);
+    const kernels::Isa isa = linear_cpu_isa(args.weight);
+    const bool own = !left_to_onednn(args.weight, isa) && linear_cpu_takes(args, isa);
+    if (args.weight.low_rank.defined() && !own) return linear_then_low_rank(args);
     const OperatorScope scope(int8 ? "linear_int8" : "linear",
                               2.0 * rows * static_cast<double>(args.weight.out_features()) *
                                   static_cast<double>(args.weight.in_features()));
-    const kernels::Isa isa = int8 ? kernels::isa() : linear_cpu_isa();
-    if (linear_cpu_takes(args, isa)) return linear_cpu(args, isa);
+    if (own) return linear_cpu(args, isa);
     ZT_CHECK(!int8, internal, "linear on {}: the weight is packed for another operator",
              args.x.device().str());
     const bool narrow = args.weight.layout == MatrixLayout::int8_rows;

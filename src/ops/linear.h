@@ -71,7 +71,8 @@ at::Tensor linear_fp32(const at::Tensor& x, const Matrix& weight, const at::Tens
 // memory: linear() multiplies in the dtype of x.
 Matrix quantise_int8(const at::Tensor& weight);
 Matrix quantise_int8_rows(const at::Tensor& weight);
-// What linear() holds beside its arguments and result on the CPU, at most.
+// What linear() holds beside its arguments and result on the CPU, at most; a low-rank addition's
+// packed factors come to it.
 std::int64_t linear_workspace_bytes(int threads);
 bool takes_int8(at::Device device, at::ScalarType dtype);
 

@@ -2,7 +2,9 @@
 
 #include "base/error.h"
 #include "kernels/gemm.h"
+#include "ops/brgemm.h"
 #include "ops/device.h"
+#include "ops/linear_low_rank.h"
 #include "ops/peak.h"
 #include "ops/share_out.h"
 
@@ -14,6 +16,7 @@
 #include <ATen/ops/sum.h>
 #include <c10/core/InferenceMode.h>
 
+#include <optional>
 #include <vector>
 
 namespace zoetrope::ops {
@@ -46,6 +49,8 @@ struct Row {
 
 // Best first.
 constexpr Row kKernels[] = {
+    {Isa::amxint8, true, gemm_amxint8},
+    {Isa::amx, false, gemm_amx},
     {Isa::avx512fp16, false, kernels::gemm_avx512fp16},
     {Isa::avx512bf16, false, kernels::gemm_avx512bf16},
     {Isa::avx512vnni, true, kernels::gemm_avx512vnni},
@@ -54,9 +59,14 @@ constexpr Row kKernels[] = {
 
 const Row* find_kernel(bool int8, Isa isa) {
     for (const Row& row : kKernels) {
-        if (row.int8 == int8 && row.isa <= isa && kernels::has(row.isa)) return &row;
+        if (row.int8 == int8 && row.isa <= isa && (kernels::has(row.isa) || brgemm_runs(row.isa)))
+            return &row;
     }
     return nullptr;
+}
+
+Isa int8_isa() {
+    return amxint8_is_fastest() ? Isa::amxint8 : std::min(kernels::isa(), Isa::avx512fp16);
 }
 
 GemmSource source_of(at::ScalarType dtype) {
@@ -77,15 +87,20 @@ public:
           bias_(bias),
           activation_(activation),
           out_(out),
-          rank_(weight.low_rank.defined() ? weight.low_rank.up.size(1) : 0),
           words_(gemm_words(kernel.layout, x.size(1))),
-          low_words_(gemm_words(kernel.layout, rank_)),
           parts_(ceil_div(words_, kBlockWords)),
-          all_parts_(parts_ + (rank_ > 0 ? 1 : 0)),
           panels_(ceil_div(out.size(1), kernel.layout.columns)),
-          panel_bytes_(gemm_panel_bytes(kernel.layout, words_ + low_words_)),
-          down_panels_(ceil_div(rank_, kernel.layout.columns)),
-          down_bytes_(gemm_panel_bytes(kernel.layout, words_)) {}
+          panel_bytes_(gemm_panel_bytes(kernel.layout, words_)) {
+        if (!weight.low_rank.defined()) return;
+        if (kernel.layout.elements == 1) {
+            static_assert(kMergedNumbers == kBlockWords);
+            merged_.emplace(kernel, weight.low_rank);
+        } else {
+            const GemmKernel floats =
+                packed_weight_ ? find_kernel(false, fastest_bf16_products())->make() : kernel;
+            beside_.emplace(kernel, floats, weight.low_rank, packed_weight_);
+        }
+    }
 
     void run() {
         const int workers = threads();
@@ -96,25 +111,30 @@ public:
         const std::int64_t chunk =
             shares_panels_ ? std::clamp<std::int64_t>(kPanelLimit / panel_bytes_, group_, panels_)
                            : panels_;
-        const std::int64_t shared = shares_panels_ ? chunk * (panel_bytes_ + 4 * all_parts_) : 0;
-        const std::int64_t down = down_panels_ * (down_bytes_ + 4 * parts_);
-        workspace_ = at::empty({thread_bytes_ * workers + down + shared}, at::kByte);
-        down_factors_ = reinterpret_cast<float*>(base() + thread_bytes_ * workers);
-        down_ = reinterpret_cast<std::uint8_t*>(down_factors_ + down_panels_ * parts_);
-        panel_factors_ = reinterpret_cast<float*>(base() + thread_bytes_ * workers + down);
-        shared_panels_ = reinterpret_cast<std::uint8_t*>(panel_factors_ + chunk * all_parts_);
-        share_out(down_panels_ * parts_, workers, [&](std::int64_t item, auto) {
-            const std::int64_t panel = item / parts_, part = item % parts_;
-            down_factors_[item] = pack_columns(weight_.low_rank.down, panel, part,
-                                               down_ + panel * down_bytes_ + offset_of(part));
-        });
+        const std::int64_t shared = shares_panels_ ? chunk * (panel_bytes_ + 4 * parts_) : 0;
+        const std::int64_t down = packs_down() ? beside_->down_panels() * panel_bytes_ : 0;
+        const std::int64_t added = merged_ ? merged_->bytes() : beside_ ? beside_->bytes() : 0;
+        workspace_ = at::empty({thread_bytes_ * workers + shared + down + added}, at::kByte);
+        panel_factors_ = reinterpret_cast<float*>(base() + thread_bytes_ * workers);
+        shared_panels_ = reinterpret_cast<std::uint8_t*>(panel_factors_ + chunk * parts_);
+        down_ = base() + thread_bytes_ * workers + shared;
+        if (merged_) merged_->prepare(down_ + down, workers);
+        if (beside_) beside_->prepare(down_ + down, workers);
+        if (packs_down()) {
+            share_out(beside_->down_panels() * parts_, workers, [&](std::int64_t item, auto) {
+                const std::int64_t panel = item / parts_, part = item % parts_;
+                kernel_.pack_columns(columns_of(beside_->down().data, panel, part,
+                                                down_ + panel * panel_bytes_ + offset_of(part)));
+            });
+        }
         for (first_panel_ = 0; first_panel_ < panels_; first_panel_ += chunk) {
             const std::int64_t count = std::min(chunk, panels_ - first_panel_);
             if (shares_panels_) {
-                share_out(count * all_parts_, workers, [&](std::int64_t item, auto) {
-                    const std::int64_t panel = item / all_parts_, part = item % all_parts_;
+                share_out(count * parts_, workers, [&](std::int64_t item, std::int64_t worker) {
+                    const std::int64_t panel = item / parts_, part = item % parts_;
                     panel_factors_[item] = pack_panel(
-                        panel, part, shared_panels_ + panel * panel_bytes_ + offset_of(part));
+                        panel, part, shared_panels_ + panel * panel_bytes_ + offset_of(part),
+                        scratch_of(worker));
                 });
             }
             const std::int64_t groups = ceil_div(count, group_);
@@ -138,17 +158,17 @@ private:
             std::clamp<std::int64_t>(share, std::min<std::int64_t>(96, x_.size(0)), kBlockRows);
         group_ = std::max<std::int64_t>(1, kGroupColumns / kernel_.layout.columns);
         keeps_rows_ = packed_weight_ || 4 * block_rows_ * kStride * parts_ <= kRowsLimit;
-        const std::int64_t slots = slot_of(all_parts_ - 1) + 1;
+        const std::int64_t slots = keeps_rows_ ? parts_ : 1;
         rows_words_ = block_rows_ * kStride * slots;
         sums_words_ = block_rows_ * sums_stride();
-        strip_words_ =
-            gemm_panel_bytes(kernel_.layout, std::min(std::max(words_, low_words_), kBlockWords)) /
-            4;
+        strip_words_ = gemm_panel_bytes(kernel_.layout, std::min(words_, kBlockWords)) / 4;
         factor_words_ = block_rows_ * slots;
-        thread_bytes_ = ceil_div(4 * (rows_words_ + sums_words_ + strip_words_ + factor_words_ +
-                                      block_rows_ * hidden_stride()),
-                                 64) *
-                        64;
+        const std::int64_t added = merged_   ? merged_->room_words()
+                                   : beside_ ? beside_->scratch_words(block_rows_, sums_stride())
+                                             : 0;
+        thread_bytes_ =
+            ceil_div(4 * (rows_words_ + sums_words_ + strip_words_ + factor_words_ + added), 64) *
+            64;
     }
 
     std::uint8_t* base() { return static_cast<std::uint8_t*>(workspace_.mutable_data_ptr()); }
@@ -159,7 +179,7 @@ private:
         float* sums;
         std::uint32_t* strip;
         float* factors;
-        float* hidden;  // of a low-rank addition: [block_rows_][hidden_stride()]
+        float* added;  // what a low-rank addition asks for
     };
     Scratch scratch_of(std::int64_t worker) {
         auto* rows = reinterpret_cast<std::uint32_t*>(base() + worker * thread_bytes_);
@@ -171,27 +191,21 @@ private:
 
     // Floats from one row of sums to the next.
     std::int64_t sums_stride() const { return group_ * kernel_.layout.columns; }
-    std::int64_t hidden_stride() const { return down_panels_ * kernel_.layout.columns; }
 
-    // Part parts_ of the depth is that of a low-rank addition: the rows times `down`, by `up`.
     std::int64_t depth_of(std::int64_t part) const {
-        return part == parts_ ? low_words_ : std::min(kBlockWords, words_ - part * kBlockWords);
+        return std::min(kBlockWords, words_ - part * kBlockWords);
     }
 
     // Where a part begins in a panel, bytes.
     std::int64_t offset_of(std::int64_t part) const {
-        return gemm_panel_bytes(kernel_.layout, std::min(part * kBlockWords, words_));
+        return gemm_panel_bytes(kernel_.layout, part * kBlockWords);
     }
 
-    // Where the packed rows of a part lie; the addition's are kept in any case.
-    std::int64_t slot_of(std::int64_t part) const {
-        return keeps_rows_ ? part : part == parts_ ? 1 : 0;
-    }
     std::uint32_t* rows_of(std::int64_t part, const Scratch& scratch) const {
-        return scratch.rows + slot_of(part) * block_rows_ * kStride;
+        return scratch.rows + (keeps_rows_ ? part * block_rows_ * kStride : 0);
     }
     float* factors_of(std::int64_t part, const Scratch& scratch) const {
-        return scratch.factors + slot_of(part) * block_rows_;
+        return scratch.factors + (keeps_rows_ && !packed_weight_ ? part * block_rows_ : 0);
     }
 
     // Elements of a part of a depth; the last may end inside a word.
@@ -200,28 +214,37 @@ private:
         return static_cast<int>(std::min(depth - part * most, most));
     }
 
-    // A panel of w [columns, depth] and a part of its depth. -> what its numbers were divided by
-    float pack_columns(const at::Tensor& w, std::int64_t panel, std::int64_t part, void* to) const {
+    // A panel of w [columns, depth] and a part of its depth.
+    kernels::GemmColumns columns_of(const at::Tensor& w, std::int64_t panel, std::int64_t part,
+                                    void* to) const {
         const std::int64_t column = panel * kernel_.layout.columns;
-        float factor = 1;
-        kernel_.pack_columns(
-            {.source = static_cast<const char*>(w.const_data_ptr()) +
-                       (column * w.stride(0) + part * kBlockWords * kernel_.layout.elements) *
-                           w.element_size(),
-             .type = source_of(w.scalar_type()),
-             .stride = w.stride(0),
-             .columns = static_cast<int>(
-                 std::min<std::int64_t>(kernel_.layout.columns, w.size(0) - column)),
-             .elements = elements_of(w.size(1), part),
-             .panel = to,
-             .factor = &factor});
-        return factor;
+        return {.source = static_cast<const char*>(w.const_data_ptr()) +
+                          (column * w.stride(0) + part * kBlockWords * kernel_.layout.elements) *
+                              w.element_size(),
+                .type = source_of(w.scalar_type()),
+                .stride = w.stride(0),
+                .columns = static_cast<int>(
+                    std::min<std::int64_t>(kernel_.layout.columns, w.size(0) - column)),
+                .elements = elements_of(w.size(1), part),
+                .panel = to};
     }
 
-    // Of a panel counted from first_panel_.
-    float pack_panel(std::int64_t panel, std::int64_t part, void* to) const {
-        return part == parts_ ? pack_columns(weight_.low_rank.up, first_panel_ + panel, 0, to)
-                              : pack_columns(weight_.data, first_panel_ + panel, part, to);
+    // Of a panel counted from first_panel_. -> what its numbers were divided by
+    float pack_panel(std::int64_t panel, std::int64_t part, void* to,
+                     const Scratch& scratch) const {
+        panel += first_panel_;
+        kernels::GemmColumns call = columns_of(weight_.data, panel, part, to);
+        if (merged_) {
+            call.addend = merged_->rows(panel, part, scratch.added);
+            call.addend_stride = merged_->stride();
+            if (weight_.factors.defined())
+                call.scales =
+                    weight_.factors.const_data_ptr<float>() + panel * kernel_.layout.columns;
+        }
+        float factor = 1;
+        call.factor = &factor;
+        kernel_.pack_columns(call);
+        return factor;
     }
 
     struct Strip {
@@ -230,15 +253,16 @@ private:
     };
     Strip strip_of(std::int64_t panel, std::int64_t part, const Scratch& scratch) const {
         const std::int64_t offset = offset_of(part);
-        if (packed_weight_) {
-            return {static_cast<const std::uint8_t*>(weight_.data.const_data_ptr()) +
-                        panel * panel_bytes_ + offset,
-                    1};
-        }
+        if (packed_weight_) return {packed_panel(weight_, panel) + offset, 1};
         if (shares_panels_)
             return {shared_panels_ + panel * panel_bytes_ + offset,
-                    panel_factors_[panel * all_parts_ + part]};
-        return {scratch.strip, pack_panel(panel, part, scratch.strip)};
+                    panel_factors_[panel * parts_ + part]};
+        return {scratch.strip, pack_panel(panel, part, scratch.strip, scratch)};
+    }
+
+    const std::uint8_t* packed_panel(const Matrix& matrix, std::int64_t panel) const {
+        return static_cast<const std::uint8_t*>(matrix.data.const_data_ptr()) +
+               panel * panel_bytes_;
     }
 
     void pack_rows(std::int64_t first, int count, std::int64_t part, const Scratch& scratch) const {
@@ -252,33 +276,29 @@ private:
              .elements = elements_of(x_.size(1), part),
              .words = rows_of(part, scratch),
              .words_stride = kStride,
-             .factors = packed_weight_ ? scratch.factors : factors_of(part, scratch)});
+             .factors = factors_of(part, scratch)});
+    }
+
+    // Whether `down` is yet to be packed into panels of the product.
+    bool packs_down() const { return beside_ && !packed_weight_; }
+
+    LowRankBeside::Scratch beside_scratch(const Scratch& scratch) const {
+        return beside_->scratch_at(scratch.added, block_rows_);
     }
 
     // A part of the rows times `down`, added to the hidden sums.
     void multiply_down(std::int64_t part, int count, const Scratch& scratch) const {
-        for (std::int64_t panel = 0; panel < down_panels_; ++panel) {
+        const LowRankBeside::Scratch room = beside_scratch(scratch);
+        for (std::int64_t panel = 0; panel < beside_->down_panels(); ++panel) {
+            const std::uint8_t* at =
+                packs_down() ? down_ + panel * panel_bytes_ : packed_panel(beside_->down(), panel);
             const std::int64_t column = panel * kernel_.layout.columns;
-            const Strip strip{down_ + panel * down_bytes_ + offset_of(part),
-                              down_factors_[panel * parts_ + part]};
-            multiply(strip, part, count, scratch,
-                     {.at = scratch.hidden + column,
-                      .stride = hidden_stride(),
-                      .columns = static_cast<int>(
-                          std::min<std::int64_t>(rank_ - column, kernel_.layout.columns))});
+            multiply({at + offset_of(part), 1}, part, count, scratch,
+                     {.at = room.hidden + column,
+                      .stride = beside_->hidden_stride(),
+                      .columns = static_cast<int>(std::min<std::int64_t>(beside_->rank() - column,
+                                                                         kernel_.layout.columns))});
         }
-    }
-
-    // The hidden sums, packed as the last part of the depth.
-    void pack_hidden(int count, const Scratch& scratch) const {
-        kernel_.pack_rows({.source = scratch.hidden,
-                           .type = GemmSource::fp32,
-                           .stride = hidden_stride(),
-                           .rows = count,
-                           .elements = static_cast<int>(rank_),
-                           .words = rows_of(parts_, scratch),
-                           .words_stride = kStride,
-                           .factors = factors_of(parts_, scratch)});
     }
 
     // Rows of a block by the groups [begin, end) of the current panels.
@@ -292,20 +312,19 @@ private:
             pack_rows(first, count, part, scratch);
         for (std::int64_t group = begin; group < end; ++group) {
             const std::int64_t low = group * group_, high = std::min(panels, low + group_);
-            for (std::int64_t part = 0; part < all_parts_; ++part) {
-                if (part < parts_) {
-                    if (!keeps_rows_) pack_rows(first, count, part, scratch);
-                    if (group == begin) multiply_down(part, count, scratch);
-                } else if (group == begin) {
-                    pack_hidden(count, scratch);
-                }
+            for (std::int64_t part = 0; part < parts_; ++part) {
+                if (!keeps_rows_) pack_rows(first, count, part, scratch);
+                if (beside_ && group == begin) multiply_down(part, count, scratch);
                 for (std::int64_t panel = low; panel < high; ++panel)
                     multiply(strip_of(panel, part, scratch), part, count, scratch,
                              {.at = scratch.sums + (panel - low) * kernel_.layout.columns,
                               .stride = sums_stride()});
             }
+            if (beside_ && group == begin)
+                beside_->pack_hidden(count, scratch.factors, beside_scratch(scratch));
             finish(first, count, first_panel_ + low, first_panel_ + high, scratch);
         }
+        if (kernel_.release != nullptr) kernel_.release();
     }
 
     struct Sums {
@@ -340,28 +359,38 @@ private:
                               .factors = scratch.factors});
     }
 
+    // The sums of panels [low, high) become results, what is added beside with them.
     void finish(std::int64_t first, int count, std::int64_t low, std::int64_t high,
                 const Scratch& scratch) const {
         const std::int64_t column = low * kernel_.layout.columns;
+        const std::int64_t columns = std::min(high * kernel_.layout.columns, out_.size(1)) - column;
         const auto behind = [column](const at::Tensor& x) {
             return x.defined() ? x.const_data_ptr<float>() + column : nullptr;
         };
-        kernel_.finish(
-            {.sums = scratch.sums,
-             .sums_stride = sums_stride(),
-             .rows = count,
-             .columns =
-                 static_cast<int>(std::min(high * kernel_.layout.columns, out_.size(1)) - column),
-             .bias = behind(bias_),
-             .activation = activation_,
-             .out = static_cast<char*>(out_.mutable_data_ptr()) +
-                    (first * out_.stride(0) + column) * out_.element_size(),
-             .type = source_of(out_.scalar_type()),
-             .out_stride = out_.stride(0),
-             .column_factors = behind(weight_.factors),
-             .row_factors = scratch.factors,
-             .column_sums =
-                 packed_weight_ ? weight_.sums.const_data_ptr<std::int32_t>() + column : nullptr});
+        kernels::GemmFinish call{
+            .sums_stride = sums_stride(),
+            .columns = static_cast<int>(columns),
+            .bias = behind(bias_),
+            .activation = activation_,
+            .type = source_of(out_.scalar_type()),
+            .out_stride = out_.stride(0),
+            .column_factors = merged_ ? nullptr : behind(weight_.factors),
+            .column_sums =
+                packed_weight_ ? weight_.sums.const_data_ptr<std::int32_t>() + column : nullptr};
+        const int step = beside_ ? LowRankBeside::kRows : count;
+        for (int row = 0; row < count; row += step) {
+            call.rows = std::min(step, count - row);
+            call.sums = scratch.sums + row * sums_stride();
+            call.row_factors = scratch.factors + row;
+            call.out = static_cast<char*>(out_.mutable_data_ptr()) +
+                       ((first + row) * out_.stride(0) + column) * out_.element_size();
+            if (beside_) {
+                call.addend =
+                    beside_->addend(row, call.rows, column, columns, beside_scratch(scratch));
+                call.addend_stride = beside_->addend_stride(columns);
+            }
+            kernel_.finish(call);
+        }
     }
 
     const GemmKernel kernel_;
@@ -371,15 +400,12 @@ private:
     const at::Tensor bias_;  // fp32
     const kernels::GemmActivation activation_;
     const at::Tensor out_;      // [rows, out]
-    const std::int64_t rank_;   // of a low-rank addition; 0: none
     const std::int64_t words_;  // of the depth
-    const std::int64_t low_words_;
-    const std::int64_t parts_;      // of the depth
-    const std::int64_t all_parts_;  // with the addition's
+    const std::int64_t parts_;  // of the depth
     const std::int64_t panels_;
     const std::int64_t panel_bytes_;
-    const std::int64_t down_panels_;
-    const std::int64_t down_bytes_;  // of a panel of `down`
+    std::optional<MergedLowRank> merged_;  // where the weight has an addition, one of these two
+    std::optional<LowRankBeside> beside_;
     std::int64_t block_rows_ = 0;
     std::int64_t group_ = 0;   // panels
     bool keeps_rows_ = false;  // those of the whole depth stay packed while a block is worked on
@@ -387,39 +413,35 @@ private:
     std::int64_t rows_words_ = 0, sums_words_ = 0, strip_words_ = 0, factor_words_ = 0;
     std::int64_t thread_bytes_ = 0;
     at::Tensor workspace_;
-    std::int64_t first_panel_ = 0;   // of those that are packed now
-    float* down_factors_ = nullptr;  // [down_panels_][parts_]
-    std::uint8_t* down_ = nullptr;
-    float* panel_factors_ = nullptr;  // [panels at once][all_parts_]
+    std::int64_t first_panel_ = 0;    // of those that are packed now
+    float* panel_factors_ = nullptr;  // [panels at once][parts_]
     std::uint8_t* shared_panels_ = nullptr;
+    std::uint8_t* down_ = nullptr;  // of a low-rank addition beside: [down_panels()][panel_bytes_]
 };
 
-// Whether a low-rank addition can be one more part of the depth. To 8-bit numbers it cannot: their
-// rows' factors would multiply it too.
-bool adds_low_rank(const Matrix& weight, Isa isa) {
-    const Row* row = find_kernel(false, isa);
-    const auto& [down, up] = weight.low_rank;
-    return row != nullptr && weight.layout == MatrixLayout::plain &&
-           gemm_words(row->make().layout, up.size(1)) <= kBlockWords &&
-           down.scalar_type() == at::kBFloat16 && up.scalar_type() == at::kBFloat16 &&
-           down.stride(1) == 1 && up.stride(1) == 1;
+// Whether a low-rank addition can be part of the product.
+bool adds_low_rank(const LowRank& low) {
+    const auto takes = [](const at::Tensor& x) {
+        return x.is_cpu() && x.stride(1) == 1 &&
+               (x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat);
+    };
+    return takes(low.up) && takes(low.down);
 }
 
 }  // namespace
 
-Isa linear_cpu_isa() {
-    const Isa best = kernels::isa();
-    return best >= Isa::amx ? best : fastest_bf16_products();
+Isa linear_cpu_isa(const Matrix& weight) {
+    if (weight.layout == MatrixLayout::int8) return int8_isa();
+    return amx_is_fastest() ? Isa::amx : fastest_bf16_products();
 }
 
 bool linear_cpu_takes(const LinearArgs& args, Isa isa) {
     const bool int8 = args.weight.layout == MatrixLayout::int8;
     const at::ScalarType dtype = args.x.scalar_type();
-    if (args.weight.low_rank.defined() && !adds_low_rank(args.weight, isa)) return false;
+    if (args.weight.low_rank.defined() && !adds_low_rank(args.weight.low_rank)) return false;
     if (!args.x.is_cpu() || args.x.numel() == 0 || find_kernel(int8, isa) == nullptr) return false;
     if (int8) return dtype == at::kBFloat16 || dtype == at::kFloat;
-    const bool narrow = args.weight.layout == MatrixLayout::int8_rows;
-    return (isa < Isa::amx || narrow) && dtype == at::kBFloat16 && args.weight.data.stride(1) == 1;
+    return dtype == at::kBFloat16 && args.weight.data.stride(1) == 1;
 }
 
 at::Tensor linear_cpu(const LinearArgs& args, Isa isa) {
@@ -451,7 +473,7 @@ std::int64_t linear_workspace_bytes(int threads) {
 }
 
 bool takes_int8(at::Device device, at::ScalarType dtype) {
-    return device.is_cpu() && find_kernel(true, kernels::isa()) != nullptr &&
+    return device.is_cpu() && find_kernel(true, int8_isa()) != nullptr &&
            (dtype == at::kBFloat16 || dtype == at::kFloat);
 }
 
@@ -491,7 +513,7 @@ Matrix quantise_int8_rows(const at::Tensor& weight) {
 
 Matrix quantise_int8(const at::Tensor& weight) {
     ZT_CHECK(takes_int8(weight.device(), at::kFloat), internal, "quantise_int8: no kernel for it");
-    const GemmKernel kernel = find_kernel(true, kernels::isa())->make();
+    const GemmKernel kernel = find_kernel(true, int8_isa())->make();
     const Matrix rows = quantise_rows(weight);
     const std::int64_t columns = weight.size(0), in = weight.size(1);
     const std::int64_t bytes = gemm_panel_bytes(kernel.layout, gemm_words(kernel.layout, in));

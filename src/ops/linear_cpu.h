@@ -10,15 +10,14 @@
 
 namespace zoetrope::ops {
 
-// Whether a kernel takes the call: bf16 on a CPU with AVX-512 and without AMX (where LibTorch's
-// oneDNN is as good), or an int8 weight where the CPU has VNNI. A low-rank addition is one more
-// part of the depth, of at most 256 words, to a bf16 weight.
+// Whether a kernel takes the call: bf16 on a CPU with AVX-512, or an int8 weight where the CPU has
+// VNNI; with a low-rank addition of float32 or bf16 (ops/linear_low_rank.h).
 bool linear_cpu_takes(const LinearArgs& args, kernels::Isa isa);
 
 at::Tensor linear_cpu(const LinearArgs& args, kernels::Isa isa);
 
-// Up to which instruction set kernels are to be used for bf16: fastest_bf16_products(), or isa()
-// where that is AMX.
-kernels::Isa linear_cpu_isa();
+// Up to which instruction set kernels are to be used for a weight: what is fastest, of AMX and the
+// others. (What AMX stands for runs on CPUs without it too, where a call names it.)
+kernels::Isa linear_cpu_isa(const Matrix& weight);
 
 }  // namespace zoetrope::ops

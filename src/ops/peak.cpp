@@ -1,11 +1,14 @@
 #include "ops/peak.h"
 
 #include "kernels/peak.h"
+#include "ops/brgemm.h"
 #include "ops/device.h"
 #include "ops/share_out.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <iterator>
 
 namespace zoetrope::ops {
 namespace {
@@ -20,6 +23,8 @@ struct Loop {
 
 // Best first among those of one kind.
 constexpr Loop kLoops[] = {
+    {Isa::amxint8, at::kChar, peak_int8_amx},
+    {Isa::amx, at::kBFloat16, peak_bf16_amx},
     {Isa::avx512fp16, at::kHalf, kernels::peak_fp16_avx512fp16},
     {Isa::avx512bf16, at::kBFloat16, kernels::peak_bf16_avx512bf16},
     {Isa::avx512vnni, at::kChar, kernels::peak_int8_avx512vnni},
@@ -27,6 +32,11 @@ constexpr Loop kLoops[] = {
     {Isa::avx2, at::kFloat, kernels::peak_fp32_avx2},
     {Isa::ref, at::kFloat, kernels::peak_fp32_ref},
 };
+
+const Loop& loop_of(Isa isa) {
+    return *std::find_if(std::begin(kLoops), std::end(kLoops),
+                         [isa](const Loop& loop) { return loop.isa == isa; });
+}
 
 // Whether numbers of that dtype can be multiplied by this loop's products.
 bool serves(const Loop& loop, at::ScalarType dtype) {
@@ -53,7 +63,8 @@ Isa choose_bf16_products() {
     Isa fastest = Isa::ref;
     double best = 0;
     for (const Loop& loop : kLoops) {
-        if (!serves(loop, at::kBFloat16) || !kernels::has(loop.isa) || loop.isa > kernels::isa())
+        if (!serves(loop, at::kBFloat16) || loop.isa >= Isa::amx || !kernels::has(loop.isa) ||
+            loop.isa > kernels::isa())
             continue;
         if (kernels::isa_is_forced()) return loop.isa;
         const double speed = quick_speed(loop);
@@ -62,6 +73,11 @@ Isa choose_bf16_products() {
         if (loop.products == at::kFloat) break;
     }
     return fastest;
+}
+
+bool is_faster(Isa isa, Isa other) {
+    if (!kernels::has(isa) || kernels::isa() < isa) return false;
+    return kernels::isa_is_forced() || quick_speed(loop_of(isa)) > quick_speed(loop_of(other));
 }
 
 Peak measure(const Loop& loop) {
@@ -99,15 +115,22 @@ Peak measured_peak(at::ScalarType dtype) {
     return best;
 }
 
-Peak product_peak(at::ScalarType products) {
-    for (const Loop& loop : kLoops) {
-        if (loop.products == products && kernels::has(loop.isa)) return measure(loop);
-    }
-    return {};
+Peak product_peak(Isa isa) {
+    return kernels::has(isa) || brgemm_runs(isa) ? measure(loop_of(isa)) : Peak{};
 }
 
 Isa fastest_bf16_products() {
     static const Isa fastest = choose_bf16_products();
+    return fastest;
+}
+
+bool amx_is_fastest() {
+    static const bool fastest = is_faster(Isa::amx, fastest_bf16_products());
+    return fastest;
+}
+
+bool amxint8_is_fastest() {
+    static const bool fastest = is_faster(Isa::amxint8, Isa::avx512vnni);
     return fastest;
 }
 
