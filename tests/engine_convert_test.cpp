@@ -150,7 +150,9 @@ TEST_F(Convert, FoldersHoldTheSameNumbersInEveryPrecision) {
     EXPECT_TRUE(at::equal(latents_of(after, "unipc"), latents_of(before, "unipc")));
     // In bf16 the run rounds what was rounded already.
     const ModelPaths half{.model = (root_ / "as_BFloat16").string()};
-    EXPECT_LT(relative_error(latents_of(half, "unipc"), latents_of(before, "unipc")), 0.05);
+    const double drift = relative_error(latents_of(half, "unipc"), latents_of(before, "unipc"));
+    std::printf("[          ] bf16: latents differ by %.2e\n", drift);
+    EXPECT_LT(drift, 0.01);
 }
 
 TEST_F(Convert, FilesOfTheFolderAreTheModelsOwn) {
@@ -284,7 +286,7 @@ TEST_F(Convert, EightBitNumbersAreWithinHalfAStep) {
                 file ? with_parts(name, "unipc") : ModelPaths{.model = (root_ / name).string()};
             const double drift = relative_error(latents_of(paths, "unipc"), wanted);
             std::printf("[          ] %s: latents differ by %.2e\n", name.c_str(), drift);
-            EXPECT_LT(drift, fp8 ? 0.05 : 0.02) << name;
+            EXPECT_LT(drift, fp8 ? 0.01 : 0.004) << name;  // measured: 4.9e-3 and 1.7e-3
             EXPECT_GT(drift, 0) << name;
         }
     }

@@ -1,17 +1,14 @@
 // Fuzz target: whatever the bytes of a .safetensors file are, its header is refused with an Error
 // or read into entries that keep the promises of weights/safetensors_header.h.
 #include "promises.h"
+#include "safetensors_mutator.h"
 #include "weights/safetensors_header.h"
 
-#include <algorithm>
-#include <cstring>
 #include <set>
-#include <vector>
 
 namespace {
 
-constexpr std::size_t kLengthBytes = 8;
-
+using zoetrope::kLengthBytes;
 using zoetrope::require;
 
 void check(const zoetrope::safetensors::Header& header, std::size_t file_size) {
@@ -41,29 +38,3 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     return 0;
 }
-
-#ifdef ZT_LIBFUZZER
-extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
-
-// Mutates the JSON text and sets the length before it right, so that mutants are not all refused at
-// their first eight bytes. One in eight is mutated as plain bytes.
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
-                                               std::size_t max_size, unsigned seed) {
-    if (size < kLengthBytes || seed % 8 == 0) return LLVMFuzzerMutate(data, size, max_size);
-    std::uint64_t length = 0;
-    std::memcpy(&length, data, kLengthBytes);
-    const std::size_t content = size - kLengthBytes;
-    const std::size_t text_size = std::min<std::uint64_t>(length, content);
-    const std::size_t tail_size = content - text_size;
-    std::vector<std::uint8_t> text(data + kLengthBytes, data + kLengthBytes + text_size);
-    const std::vector<std::uint8_t> tail(data + kLengthBytes + text_size, data + size);
-    const std::size_t room = max_size - kLengthBytes - tail_size;
-    if (room == 0) return LLVMFuzzerMutate(data, size, max_size);
-    text.resize(room);
-    const std::uint64_t mutated = LLVMFuzzerMutate(text.data(), text_size, room);
-    std::memcpy(data, &mutated, kLengthBytes);
-    std::copy_n(text.begin(), mutated, data + kLengthBytes);
-    std::copy(tail.begin(), tail.end(), data + kLengthBytes + mutated);
-    return kLengthBytes + mutated + tail_size;
-}
-#endif
