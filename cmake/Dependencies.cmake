@@ -7,7 +7,7 @@ find_package(spdlog 1.10 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
 find_package(GTest 1.12 REQUIRED)
 pkg_check_modules(FFMPEG REQUIRED IMPORTED_TARGET
-    libavcodec>=59.37 libavformat>=59.27 libavutil>=57.28 libswscale>=6.7)
+    libavcodec>=59.37 libavformat>=59.27 libavutil>=57.28 libswscale>=6.7 libswresample>=4.7)
 pkg_check_modules(PICTURES REQUIRED IMPORTED_TARGET libpng>=1.6.37 libjpeg>=2.1 libwebp>=1.2 libwebpdemux>=1.2)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl>=7.85)
 pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET libcrypto>=3.0)

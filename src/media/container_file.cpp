@@ -82,6 +82,7 @@ void ContainerFile::begin(const AVCodecParameters& parameters, AVRational rate) 
     stream->time_base = frame_;
     stream->avg_frame_rate = rate;
     stream->sample_aspect_ratio = parameters.sample_aspect_ratio;
+    if (!options_.audio.empty()) audio_.emplace(options_.audio, *output_);
 
     Options muxer_options;
     std::string flags = "+faststart";  // the index in front: players start while they load
@@ -103,6 +104,9 @@ void ContainerFile::begin(const AVCodecParameters& parameters, AVRational rate) 
 
 void ContainerFile::write(AVPacket& packet) {
     AVStream* stream = output_->streams[0];
+    // As far as the pictures have come; the muxer puts both in order.
+    if (audio_) audio_->write_until(static_cast<double>(frames_) * av_q2d(frame_));
+    ++frames_;
     packet.duration = 1;  // frame
     packet.stream_index = stream->index;
     av_packet_rescale_ts(&packet, frame_, stream->time_base);
@@ -110,6 +114,7 @@ void ContainerFile::write(AVPacket& packet) {
 }
 
 fs::path ContainerFile::finish() {
+    if (audio_) audio_->finish(static_cast<double>(frames_) * av_q2d(frame_));
     trailer_due_ = false;
     check(av_write_trailer(output_.get()), ErrorKind::io, doing());
     check(avio_closep(&output_->pb), ErrorKind::io, doing());

@@ -1,16 +1,18 @@
 // One video stream into a container file through libavformat: header, packets, trailer; complete or
-// absent. Inside media only.
+// absent; with the sound that the options name. Inside media only.
 //
 // Owns the hidden file and removes it unless finish() published it. One thread. Errors: io,
 // unsupported (an FFmpeg without the muxer), with the target's name.
 #pragma once
 
 #include "base/partial_file.h"
+#include "media/audio.h"
 #include "media/ffmpeg.h"
 #include "media/formats.h"
 #include "media/writer.h"
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 namespace zoetrope::ffmpeg {
@@ -71,6 +73,8 @@ private:
     PartialFile file_;
     std::unique_ptr<AVFormatContext, FreeOutput> output_;  // closed before the file is removed
     AVRational frame_ = {0, 1};                            // seconds of a frame
+    std::optional<AudioTrack> audio_;
+    std::int64_t frames_ = 0;  // that were written
     bool trailer_due_ = false;
 };
 

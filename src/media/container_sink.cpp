@@ -1,12 +1,14 @@
 // Frames into a container through libavcodec and libavformat.
 #include "base/error.h"
 #include "media/container_file.h"
+#include "media/echo.h"
 #include "media/frame_sink.h"
 #include "media/palette.h"
 #include "media/yuv.h"
 
 #include <array>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 namespace zoetrope {
@@ -36,6 +38,7 @@ private:
     ffmpeg::CodecContext encoder_;
     ffmpeg::PictureHandle picture_;
     ffmpeg::PacketHandle packet_;
+    std::optional<ffmpeg::EchoDecoder> echo_;
     PaletteQuantizer quantizer_;  // GIF
 };
 
@@ -103,6 +106,7 @@ void ContainerSink::open(int width, int height) {
     check(avcodec_parameters_from_context(parameters.get(), encoder_.get()),
           ErrorKind::out_of_memory, file_.doing());
     file_.begin(*parameters, encoder_->framerate);
+    if (options_.echo) echo_.emplace(*encoder_, options_.echo);
 
     packet_ = ffmpeg::new_packet();
     picture_ = ffmpeg::new_picture();
@@ -167,6 +171,7 @@ void ContainerSink::send(const AVFrame* picture) {
         const int result = avcodec_receive_packet(encoder_.get(), packet_.get());
         if (result == AVERROR(EAGAIN) || result == AVERROR_EOF) return;
         check(result, ErrorKind::io, file_.doing());
+        if (echo_) echo_->push(packet_.get());
         file_.write(*packet_);
     }
 }
@@ -182,6 +187,7 @@ void ContainerSink::write(const Frame& frame) {
 std::vector<fs::path> ContainerSink::finish() {
     const LogCapture log;
     send(nullptr);
+    if (echo_) echo_->push(nullptr);
     return {file_.finish()};
 }
 

@@ -172,6 +172,7 @@ VideoWriter fragment_writer(const fs::path& file, const fs::path& target,
                             const WriteOptions& options) {
     WriteOptions own = options;
     own.metadata.clear();
+    own.audio.clear();
     own.lossless = !joins_encoded(video_format_of(target));
     if (own.lossless) own.crf = -1;
     return VideoWriter(file, own);

@@ -25,7 +25,8 @@ struct Fragment {
 std::filesystem::path fragment_file(const std::filesystem::path& folder,
                                     const std::filesystem::path& target, int index);
 
-// A writer of one fragment. options: those of the whole, whose metadata go into the whole alone.
+// A writer of one fragment. options: those of the whole, whose metadata and sound go into the whole
+// alone.
 VideoWriter fragment_writer(const std::filesystem::path& file, const std::filesystem::path& target,
                             const WriteOptions& options);
 

@@ -13,6 +13,7 @@
 #include "base/frames.h"
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -27,6 +28,12 @@ struct WriteOptions {
     bool lossless = false;  // every pixel as it is, in .mkv: FFV1
     // title, comment, description, ... in UTF-8; GIF keeps the comment only.
     std::map<std::string, std::string> metadata;
+    // A file whose sound goes along, from its first picture on and no longer than the frames do;
+    // PNG and GIF stay silent. Empty: none.
+    std::filesystem::path audio;
+    // Takes each frame as a reader of the finished file will see it, in their order, some frames
+    // after it was written; the last of them within finish(). Not for PNG and GIF.
+    std::function<void(Frame)> echo;
 };
 
 class FrameSink;
