@@ -430,6 +430,15 @@ TEST(Plan, FollowsTheFlags) {
     EXPECT_THAT(lengths(), ElementsAre(301));
     request.segment_max_length = 77;  // exact
     for (const int length : lengths()) EXPECT_LE(length, 77);
+    // A model that is told of no frames is shown as many as a segment has room for.
+    request.segment_max_length.reset();
+    request.num_frames = 33;
+    for (const auto& [length, overlap] : {std::pair{17, 9}, {9, 5}, {5, 1}}) {
+        request.segment_length = length;
+        EXPECT_EQ(engine.resolve(request).segments.overlap, overlap);
+    }
+    request.num_frames = 301;
+    request.segment_overlap = 1;
     request.segment_policy = "auto_lim";
     request.segment_max_length.reset();
     request.segment_length = 77;  // 1 + 3 * 76 = 229

@@ -331,7 +331,7 @@ constexpr Flag kFlags[] = {
     {"--segment-overlap",
      integer,
      "N",
-     "frames that segments share: 1, 5 or 9; default: 1",
+     "frames that segments share: 1, 5 or 9; default: 1, with text-to-video models 9",
      {},
      {}},
     {"--segment-max-length",

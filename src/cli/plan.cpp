@@ -84,6 +84,7 @@ struct Model {
     plan::ModelShape shape;
     Task task = Task::animate;
     bool assumed = true;
+    bool known_frames = false;  // takes first latent frames as known (TI2V)
 
     bool driven() const { return task == Task::animate || task == Task::replace; }
 };
@@ -135,6 +136,7 @@ Model read_model(const Arguments& arguments, Task wanted) {
                  : control                                      ? Task::vace
                  : folder.pipeline == "WanImageToVideoPipeline" ? Task::i2v
                                                                 : Task::t2v;
+    model.known_frames = folder.expand_timesteps;
     plan::ModelShape& shape = model.shape;
     shape.layers = size_in(config, "num_layers", shape.layers, kMostLayers);
     shape.heads = size_in(config, "num_attention_heads", shape.heads, kMostHeads);
@@ -333,7 +335,13 @@ plan::SegmentRequest segments_of(const Arguments& arguments, const Model& model)
     const int otherwise = model.task == Task::t2i ? 1 : kWindow;
     request.num_frames = int_in(arguments, "--num-frames", 1, kMostFrames).value_or(otherwise);
     request.length = int_in(arguments, "--segment-length", 1, kMostFrames);
-    request.overlap = int_in(arguments, "--segment-overlap", 1, kMostFrames).value_or(1);
+    const bool told = model.task != Task::t2v || model.known_frames;
+    const int shortest = request.length.value_or(
+        int_in(arguments, "--segment-max-length", 1, kMostFrames).value_or(kWindow));
+    request.overlap = int_in(arguments, "--segment-overlap", 1, kMostFrames)
+                          .value_or(told || shortest < 9 ? 1
+                                    : shortest < 13      ? 5
+                                                         : 9);
     const bool asked =
         arguments.given("--segment-overlap") || arguments.given("--segment-max-length");
     request.policy = request.length            ? plan::SegmentPolicy::vanilla

@@ -36,14 +36,16 @@ at::Tensor last_frames(const at::Tensor& frames, std::int64_t n) {
 }  // namespace
 
 void ColorSums::add(const at::Tensor& frames) {
-    const at::Tensor flat = frames.reshape({3, -1}).to(at::kDouble);
-    const at::Tensor sums = at::sum(flat, {1});
-    const at::Tensor squares = at::sum(flat * flat, {1});
-    for (std::size_t c = 0; c < 3; ++c) {
-        sum_[c] += sums.const_data_ptr<double>()[c];
-        squares_[c] += squares.const_data_ptr<double>()[c];
+    for (std::int64_t i = 0; i < frames.size(1); ++i) {  // one by one: they are widened
+        const at::Tensor flat = frames.select(1, i).reshape({3, -1}).to(at::kDouble);
+        const at::Tensor sums = at::sum(flat, {1});
+        const at::Tensor squares = at::sum(flat * flat, {1});
+        for (std::size_t c = 0; c < 3; ++c) {
+            sum_[c] += sums.const_data_ptr<double>()[c];
+            squares_[c] += squares.const_data_ptr<double>()[c];
+        }
+        count_ += flat.size(1);
     }
-    count_ += flat.size(1);
 }
 
 ColorStatistics ColorSums::statistics() const {

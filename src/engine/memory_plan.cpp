@@ -168,9 +168,11 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
         if (held) {
             auto& decode = plan.stages.back().parts;
             decode["held_transformer"] = held_transformer;
-            // The frames that segments share, of either segment and joined.
+            // The frames that segments share, of either segment and joined to a chunk; and four
+            // more while a frame's colours are summed up.
             decode["joined_frames"] =
-                3LL * 4 * request.height * request.width * 3 * request.segments.overlap;
+                3LL * 4 * request.height * request.width *
+                (3 * request.segments.overlap + parts.vae_config.scale_factor_temporal + 4);
         }
         if (request.request.output_type == OutputType::tensor) {
             // float32 frames of all outputs, held until they are written

@@ -74,7 +74,17 @@ void check_flags(const Request& request, Task task) {
              name_of(task));
 }
 
-plan::SegmentRequest segment_request(const ResolvedRequest& resolved, int window) {
+// Frames that segments share where nobody says how many. Models that are told of no frames make
+// ghosts behind 1 or 5 (docs/guide.md): as many as the segments are long enough for.
+int default_overlap(ModelKind kind, int length) {
+    if (kind != ModelKind::text) return 1;
+    for (const int overlap : {9, 5}) {
+        if (length >= overlap + 4) return overlap;
+    }
+    return 1;
+}
+
+plan::SegmentRequest segment_request(const ResolvedRequest& resolved, ModelKind kind, int window) {
     const Request& request = resolved.request;
     const bool driven = is_driven(resolved.task);
     plan::SegmentRequest wanted{.num_frames = resolved.num_frames};
@@ -82,7 +92,9 @@ plan::SegmentRequest segment_request(const ResolvedRequest& resolved, int window
                     : request.segment_length ? plan::SegmentPolicy::vanilla
                     : driven || segments_asked(request) ? plan::SegmentPolicy::exact
                                                         : plan::SegmentPolicy::off;
-    wanted.overlap = request.segment_overlap.value_or(wanted.overlap);
+    const int shortest =
+        request.segment_length.value_or(request.segment_max_length.value_or(window));
+    wanted.overlap = request.segment_overlap.value_or(default_overlap(kind, shortest));
     wanted.length = request.segment_length;
     const int least = wanted.overlap + 4;  // frames: what a segment of that overlap has
     const int own = std::max(plan::round_down(window), least);
@@ -181,7 +193,7 @@ void Engine::Parts::plan_segments(ResolvedRequest& resolved, int window) const {
     const auto seconds = [&](int length) {
         return plan::predict_seconds(cost.model, plan::work_of(workload, length));
     };
-    const plan::SegmentRequest wanted = segment_request(resolved, window);
+    const plan::SegmentRequest wanted = segment_request(resolved, kind(), window);
     const bool whole = wanted.policy == plan::SegmentPolicy::off && !is_driven(resolved.task);
     resolved.segments =
         whole ? one_window(resolved.num_frames) : plan::plan_segments(wanted, seconds);
