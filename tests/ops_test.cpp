@@ -40,6 +40,16 @@ TEST(Isa, TheForcedOneIsUsed) {
     EXPECT_EQ(takes_int8(at::kCPU, at::kBFloat16), kernels::isa() >= kernels::Isa::avx512vnni);
 }
 
+// Bytes of a run hang on it: never on how busy the machine is.
+TEST(Isa, ProductsOfBf16FollowARule) {
+    using kernels::Isa;
+    Isa expected = Isa::ref;
+    for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::avx512fp16}) {
+        if (kernels::has(isa) && isa <= kernels::isa()) expected = isa;
+    }
+    for (int repeat = 0; repeat < 3; ++repeat) EXPECT_EQ(fastest_bf16_products(), expected);
+}
+
 double largest(const at::Tensor& a, const at::Tensor& b) {
     return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
 }

@@ -22,7 +22,7 @@ bool has(Isa isa);
 // The best of those available, or the one that ZOETROPE_ISA names.
 Isa isa();
 
-// Whether ZOETROPE_ISA names it: then no measurement may prefer another.
+// Whether ZOETROPE_ISA names it.
 bool isa_is_forced();
 
 }  // namespace zoetrope::kernels

@@ -21,7 +21,7 @@ struct Loop {
     double (*run)(std::int64_t iterations, float* sink);
 };
 
-// Best first among those of one kind.
+// The quickest first, of those that serve the same numbers.
 constexpr Loop kLoops[] = {
     {Isa::amxint8, at::kChar, peak_int8_amx},
     {Isa::amx, at::kBFloat16, peak_bf16_amx},
@@ -44,41 +44,8 @@ bool serves(const Loop& loop, at::ScalarType dtype) {
     return loop.products == dtype || loop.products == at::kFloat;
 }
 
-// Operations per second of one thread, the best of a few rounds of some 0.1 ms.
-double quick_speed(const Loop& loop) {
-    constexpr int kRounds = 5;
-    constexpr std::int64_t kIterations = 20'000;
-    double best = 0;
-    for (int round = 0; round < kRounds; ++round) {
-        float sink = 0;
-        const auto begin = std::chrono::steady_clock::now();
-        const double operations = loop.run(kIterations, &sink);
-        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-        best = std::max(best, operations / seconds.count());
-    }
-    return best;
-}
-
-Isa choose_bf16_products() {
-    Isa fastest = Isa::ref;
-    double best = 0;
-    for (const Loop& loop : kLoops) {
-        if (!serves(loop, at::kBFloat16) || loop.isa >= Isa::amx || !kernels::has(loop.isa) ||
-            loop.isa > kernels::isa())
-            continue;
-        if (kernels::isa_is_forced()) return loop.isa;
-        const double speed = quick_speed(loop);
-        if (speed > best) fastest = loop.isa;
-        best = std::max(best, speed);
-        if (loop.products == at::kFloat) break;
-    }
-    return fastest;
-}
-
-bool is_faster(Isa isa, Isa other) {
-    if (!kernels::has(isa) || kernels::isa() < isa) return false;
-    return kernels::isa_is_forced() || quick_speed(loop_of(isa)) > quick_speed(loop_of(other));
-}
+// Whether kernels of that instruction set may be taken.
+bool allowed(Isa isa) { return kernels::has(isa) && isa <= kernels::isa(); }
 
 Peak measure(const Loop& loop) {
     constexpr int kRounds = 8;
@@ -120,18 +87,15 @@ Peak product_peak(Isa isa) {
 }
 
 Isa fastest_bf16_products() {
-    static const Isa fastest = choose_bf16_products();
-    return fastest;
+    for (const Loop& loop : kLoops) {
+        if (loop.isa < Isa::amx && serves(loop, at::kBFloat16) && allowed(loop.isa))
+            return loop.isa;
+    }
+    return Isa::ref;
 }
 
-bool amx_is_fastest() {
-    static const bool fastest = is_faster(Isa::amx, fastest_bf16_products());
-    return fastest;
-}
+bool amx_is_fastest() { return allowed(Isa::amx); }
 
-bool amxint8_is_fastest() {
-    static const bool fastest = is_faster(Isa::amxint8, Isa::avx512vnni);
-    return fastest;
-}
+bool amxint8_is_fastest() { return allowed(Isa::amxint8); }
 
 }  // namespace zoetrope::ops
