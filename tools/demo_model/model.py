@@ -77,7 +77,7 @@ def rotary_table(dit: WanTransformer3DModel, latents: torch.Tensor) -> tuple[tor
     return cos[..., 0::2].transpose(1, 2).float(), sin[..., 1::2].transpose(1, 2).float()
 
 
-def _rotate(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def rotate(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Rotates pairs; the result's channels are in another order, the same for queries and keys."""
     cos, sin = rotary
     even, odd = x[..., 0::2], x[..., 1::2]
@@ -90,7 +90,7 @@ def _attend(attention, x: torch.Tensor, context: torch.Tensor, rotary=None, bias
     key = attention.norm_k(attention.to_k(context)).unflatten(2, heads).transpose(1, 2)
     value = attention.to_v(context).unflatten(2, heads).transpose(1, 2)
     if rotary is not None:
-        query, key = _rotate(query, rotary).type_as(value), _rotate(key, rotary).type_as(value)
+        query, key = rotate(query, rotary).type_as(value), rotate(key, rotary).type_as(value)
     else:
         query, key = query.type_as(value), key.type_as(value)
     out = F.scaled_dot_product_attention(query, key, value, None if bias is None else bias.type_as(value))

@@ -68,20 +68,22 @@ def _start(rank: int, worker: Callable[[Team, argparse.Namespace], None], args: 
 
 
 class Clock:
-    """Working seconds of a run, over restarts; `wait` blocks while the pause file exists."""
+    """Working seconds of a run, over restarts, as this process's time on a core: on a busy machine a run takes longer
+    but gets as far. `wait` blocks while the pause file exists."""
 
     def __init__(self, minutes: float, pause_file: Path | None, worked_s: float = 0.0):
         self.total_s = minutes * 60
         self.worked_s = worked_s
         self._pause_file = pause_file
-        self._last = time.monotonic()
+        self._last = time.process_time()
 
     def wait(self) -> None:
         """Called once per step: adds the step's time, then sleeps as long as it is told to."""
-        self.worked_s += time.monotonic() - self._last
+        now = time.process_time()
+        self.worked_s += now - self._last
+        self._last = now
         while self._pause_file is not None and self._pause_file.exists():
             time.sleep(1.0)
-        self._last = time.monotonic()
 
     @property
     def progress(self) -> float:

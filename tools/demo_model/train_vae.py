@@ -8,6 +8,10 @@ latents_mean and latents_std measured on fresh clips.
     python train_vae.py --work WORK --minutes 20 --decoder-only
 
 Goes on with the decoder of WORK/vae alone (checkpoint WORK/decoder.pt): latents stay valid.
+
+    python train_vae.py --work WORK --minutes 35 --world puppets --start ../../models/demo-t2v/vae
+
+Trains on puppets and their pose videos instead of shapes, from another VAE's weights.
 """
 
 from __future__ import annotations
@@ -22,11 +26,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 import data
 import muon
+import puppet_clips
 import run_state
+import vae_passes
 
 CONFIG = dict(base_dim=12, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True])
 MUON_RATE = 6e-3
@@ -48,6 +53,9 @@ PHASES = (Phase(0.35, 16, 1, 32), Phase(0.70, 4, 5, 32), Phase(2.0, 2, 9, 32))
 
 DECODER_PHASES = (Phase(2.0, 3, 9, 32),)
 
+PUPPET_PHASES = (Phase(0.1, 24, 1, 32), Phase(0.3, 6, 5, 32), Phase(2.0, 4, 9, 32))
+PUPPET_DECODER_PHASES = (Phase(2.0, 5, 9, 32),)
+
 
 def make_batch(first_seed: int, phase: Phase) -> torch.Tensor:
     """[batch, 3, frames, crop, crop] in -1..1: a random window of each clip in time and place."""
@@ -60,6 +68,26 @@ def make_batch(first_seed: int, phase: Phase) -> torch.Tensor:
         top, left = rng.integers(side - phase.crop + 1, size=2)
         clips.append(clip[:, top:top + phase.crop, left:left + phase.crop])
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3) * 2 - 1
+
+
+def make_puppet_batch(first_seed: int, phase: Phase) -> torch.Tensor:
+    """[batch, 3, frames, crop, crop] in -1..1: puppets, pose videos, and now and then a clip that ends in grey, as the
+    frames that one segment hands to the next do; a window around some joint."""
+    clips = []
+    for seed in range(first_seed, first_seed + phase.batch):
+        rng = np.random.default_rng((seed, 4))
+        scene = puppet_clips.make_scene(seed, phase.frames)
+        kind = rng.random()
+        if kind < 0.35:
+            clip = puppet_clips.pose_video(scene, seed) / np.float32(255)
+        else:
+            clip = scene.truth.draw()
+        if kind > 0.95 and phase.frames > 1:
+            clip[int(rng.choice([1, 5])):] = 0.5
+        x, y = scene.truth.joints[0, int(rng.integers(20))] + rng.uniform(-6, 6, 2)
+        top, left = (int(np.clip(v - phase.crop / 2, 0, puppet_clips.SIZE - phase.crop)) for v in (y, x))
+        clips.append(clip[:, top:top + phase.crop, left:left + phase.crop])
+    return torch.from_numpy(np.stack(clips)).float().permute(0, 4, 1, 2, 3) * 2 - 1
 
 
 def to_channels_last(vae: AutoencoderKLWan) -> None:
@@ -103,30 +131,10 @@ plain_convolution = WanCausalConv3d.forward
 WanCausalConv3d.forward = still_convolution
 
 
-def encode_still(vae: AutoencoderKLWan, video: torch.Tensor) -> DiagonalGaussianDistribution:
-    """vae.encode of single frames, without the copies for later frames."""
-    return DiagonalGaussianDistribution(vae.quant_conv(vae.encoder(video)))
-
-
-def decode(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
-    """vae.decode without its clamp, which would stop the gradient."""
-    latents = vae.post_quant_conv(latents)
-    if latents.shape[2] == 1:
-        return vae.decoder(latents, first_chunk=True)
-    vae.clear_cache()
-    pieces = []
-    for index in range(latents.shape[2]):
-        vae._conv_idx = [0]
-        pieces.append(vae.decoder(latents[:, :, index:index + 1], feat_cache=vae._feat_map, feat_idx=vae._conv_idx,
-                                  first_chunk=index == 0))
-    vae.clear_cache()
-    return torch.cat(pieces, 2)
-
-
 def losses(vae: AutoencoderKLWan, video: torch.Tensor, train_encoder: bool) -> tuple[torch.Tensor, dict[str, float]]:
     with torch.set_grad_enabled(train_encoder):
-        posterior = encode_still(vae, video) if video.shape[2] == 1 else vae.encode(video).latent_dist
-    error = decode(vae, posterior.sample()) - video
+        posterior = vae_passes.encode(vae, video)
+    error = vae_passes.decode(vae, posterior.sample()) - video
     charbonnier = (error.square() + 1e-6).sqrt().mean()
     edges = sum(torch.diff(error, dim=axis).abs().mean() for axis in (3, 4))
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
@@ -135,22 +143,28 @@ def losses(vae: AutoencoderKLWan, video: torch.Tensor, train_encoder: bool) -> t
 
 
 @torch.no_grad()
-def measure_latents(vae: AutoencoderKLWan, clips: int = 192) -> tuple[list[float], list[float]]:
+def measure_latents(vae: AutoencoderKLWan, batch_of, clips: int = 192) -> tuple[list[float], list[float]]:
     latents = []
     for seed in range(10_000_000, 10_000_000 + clips, 8):
-        latents.append(vae.encode(make_batch(seed, Phase(1, 8, 17, 64))).latent_dist.mean)
+        latents.append(vae_passes.encode(vae, batch_of(seed, Phase(1, 8, 17, 64))).mean)
     stacked = torch.cat(latents)
     return stacked.mean((0, 2, 3, 4)).tolist(), stacked.std((0, 2, 3, 4)).tolist()
 
 
 def train(team: run_state.Team, args: argparse.Namespace) -> None:
     torch.manual_seed(0)
+    batch_of, phases = make_batch, DECODER_PHASES if args.decoder_only else PHASES
+    if args.world == "puppets":
+        batch_of, phases = make_puppet_batch, PUPPET_DECODER_PHASES if args.decoder_only else PUPPET_PHASES
     if args.decoder_only:
-        vae = AutoencoderKLWan.from_pretrained(args.work / "vae")
+        vae = AutoencoderKLWan.from_pretrained(args.work / "vae", torch_dtype=torch.float32)
         parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
     else:
-        vae = AutoencoderKLWan(**CONFIG)
-        initialise(vae)
+        if args.start is not None:
+            vae = AutoencoderKLWan.from_pretrained(args.start, torch_dtype=torch.float32)
+        else:
+            vae = AutoencoderKLWan(**CONFIG)
+            initialise(vae)
         parameters = list(vae.parameters())
     to_channels_last(vae)
     kernels = [p for p in parameters if p.ndim >= 4 and min(p.shape[0], p[0].numel()) > 3]
@@ -170,11 +184,12 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
     clock = run_state.Clock(args.minutes, args.pause_file, worked_s)
     saved_at = time.monotonic()
     while clock.progress < 1:
-        phase = next(p for p in (DECODER_PHASES if args.decoder_only else PHASES) if clock.progress < p.until)
+        phase = next(p for p in phases if clock.progress < p.until)
         for optimizer, peak in zip(optimizers, (MUON_RATE, PEAK_RATE)):
             for group in optimizer.param_groups:
-                group["lr"] = run_state.learning_rate(peak * (0.5 if args.decoder_only else 1.0), step, clock.progress)
-        video = make_batch(seen + team.rank * phase.batch, phase).contiguous(memory_format=torch.channels_last_3d)
+                share = 0.5 if args.decoder_only or args.start else 1.0
+                group["lr"] = run_state.learning_rate(peak * share, step, clock.progress)
+        video = batch_of(seen + team.rank * phase.batch, phase).contiguous(memory_format=torch.channels_last_3d)
         loss, parts = losses(vae, video, train_encoder=not args.decoder_only)
         vae.zero_grad(set_to_none=True)
         loss.backward()
@@ -197,7 +212,7 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
     if team.leads:
         average.copy_to(vae)
         if not args.decoder_only:
-            mean, std = measure_latents(vae)
+            mean, std = measure_latents(vae, batch_of)
             vae.register_to_config(latents_mean=mean, latents_std=std)
         vae.save_pretrained(args.work / "vae")
 
@@ -207,6 +222,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=35)
     parser.add_argument("--decoder-only", action="store_true")
+    parser.add_argument("--world", choices=("shapes", "puppets"), default="shapes")
+    parser.add_argument("--start", type=Path, help="a VAE's folder to begin with")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--pause-file", type=Path)
     run_state.launch(train, parser.parse_args())

@@ -1,0 +1,144 @@
+"""Draws training clips of puppets and stores what the denoiser sees of them.
+
+    python encode_puppets.py --work WORK --rounds 40 --part 0 --parts 2
+
+WORK/puppets/<frames>/<round>.npz, a few clips of every length per round: normalised latents (float16)
+of `video` and `pose` [n, 16, F, 8, 8], of the `reference` [n, 16, 8, 8] and of what a segment is given
+when 1 or 5 frames are carried over (`known1`, `known5`, at most the first KNOWN_FRAMES latent frames);
+`image`, CLIP's states of the reference; `face` [n, frames, 16, 16, 3] uint8. Carried frames are what
+the VAE makes of the video, in half the clips a little off in colour, as an earlier segment's may be.
+Goes on where an earlier run stopped; parts may run side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+
+import animate_model
+import puppet_clips
+import puppets
+import run_state
+import vae_passes
+from encode_latents import normaliser
+from puppet_motion import Motion, load_motions
+from train_vae import to_channels_last
+
+PER_ROUND = {5: 32, 9: 32, 13: 16, 17: 96, 21: 32, 33: 64, 81: 8}  # clips by frames
+LONGEST = 81
+KNOWN_FRAMES = 5
+FIRST_SEED = 1_000_000
+BATCH_FRAMES = 136
+MOTIONS = Path(__file__).resolve().parent / "motions"
+
+
+class Encoder:
+    """The VAE of WORK with the weights that are exported (bfloat16), and CLIP."""
+
+    def __init__(self, work: Path):
+        self.vae = AutoencoderKLWan.from_pretrained(work / "vae").to(torch.bfloat16).float().eval()
+        to_channels_last(self.vae)
+        self._mean, self._std = normaliser(self.vae)
+        self._clip = animate_model.make_image_encoder()
+
+    @torch.no_grad()
+    def latents(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels: [B, 3, F, H, W] in -1..1."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last_3d)
+        return (vae_passes.encode(self.vae, pixels).mean - self._mean) / self._std
+
+    @torch.no_grad()
+    def pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        return vae_passes.decode(self.vae, latents * self._std + self._mean).clamp(-1, 1)
+
+    def image(self, pictures: np.ndarray) -> torch.Tensor:
+        return animate_model.encode_pictures(self._clip, pictures)
+
+
+def as_pixels(video: np.ndarray) -> torch.Tensor:
+    """[B, F, H, W, 3] in 0..1 to [B, 3, F, H, W] in -1..1."""
+    return torch.from_numpy(video).float().permute(0, 4, 1, 2, 3) * 2 - 1
+
+
+def off_color(frames: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """frames: [3, F, H, W]."""
+    if rng.random() < 0.5:
+        return frames
+    gain = torch.from_numpy(rng.uniform(0.92, 1.08, (3, 1, 1, 1))).float()
+    offset = torch.from_numpy(rng.uniform(-0.06, 0.06, (3, 1, 1, 1))).float()
+    noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.05), frames.shape)).float()
+    return (frames * gain + offset + noise).clamp(-1, 1)
+
+
+def encode_batch(encoder: Encoder, seeds: range, frames: int, motions: list[Motion]) -> dict[str, np.ndarray]:
+    scenes = [puppet_clips.make_scene(seed, frames, motions) for seed in seeds]
+    poses = np.stack([puppet_clips.pose_video(scene, seed) for scene, seed in zip(scenes, seeds)]) / np.float32(255)
+    references = np.stack([scene.reference.draw()[0] for scene in scenes])
+    faces = np.stack([puppets.draw_face(np.random.default_rng((seed, 13)), scene.truth.face, puppet_clips.FACE_SIZE)
+                      for scene, seed in zip(scenes, seeds)])
+    video = encoder.latents(as_pixels(np.stack([scene.truth.draw() for scene in scenes])))
+    carried = encoder.pixels(video[:, :, :2])
+    carried = torch.stack([off_color(clip, np.random.default_rng((seed, 14))) for clip, seed in zip(carried, seeds)])
+    first = min(video.shape[2], KNOWN_FRAMES)
+    known = {}
+    for count in (1, 5):
+        given = torch.zeros(len(scenes), 3, 4 * first - 3, *carried.shape[3:])
+        given[:, :, :count] = carried[:, :, :count]
+        known[f"known{count}"] = encoder.latents(given).half().numpy()
+    return {"video": video.half().numpy(), "pose": encoder.latents(as_pixels(poses)).half().numpy(),
+            "reference": encoder.latents(as_pixels(references[:, None]))[:, :, 0].half().numpy(), **known,
+            "image": encoder.image(references).half().numpy(), "face": (faces * 255 + 0.5).astype(np.uint8)}
+
+
+def write(path: Path, save) -> None:
+    """Under its name complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial{os.getpid()}")
+    with open(partial, "wb") as file:
+        save(file)
+    os.replace(partial, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--part", type=int, default=0)
+    parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument("--pause-file", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    encoder = Encoder(args.work)
+    motions = load_motions(MOTIONS)
+    clock = run_state.Clock(1, args.pause_file)
+    root = args.work / "puppets"
+    grey = root / "grey.npy"
+    if not grey.exists():
+        latents = encoder.latents(torch.zeros(1, 3, LONGEST, puppet_clips.SIZE, puppet_clips.SIZE))[0]
+        write(grey, lambda file: np.save(file, latents.half().numpy()))
+    for number in range(args.part, args.rounds, args.parts):
+        started = time.monotonic()
+        for length, clips in PER_ROUND.items():
+            path = root / str(length) / f"{number:05d}.npz"
+            if path.exists():
+                continue
+            first_seed = FIRST_SEED + 100_000 * length + number * 256
+            size = max(1, BATCH_FRAMES // length)
+            batches = []
+            for start in range(0, clips, size):
+                clock.wait()
+                seeds = range(first_seed + start, first_seed + min(start + size, clips))
+                batches.append(encode_batch(encoder, seeds, length, motions))
+            arrays = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+            write(path, lambda file: np.savez(file, **arrays))
+        print(f"round {number}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Moves held-out puppets by held-out motions, in segments, and has the videos judged.
+
+    python evaluate_animate.py --model models/demo-animate --clips 50 --output OUT
+    python evaluate_animate.py --model models/demo-animate --clips 50 --output OUT --zoetrope build/zoetrope
+
+Diffusers' WanAnimatePipeline makes the videos, or the program. Writes OUT/videos.npy ([clips, F, H, W, 3]
+uint8), OUT/report.md and OUT/sheet.png. The pairs of shirt and trousers are in no training clip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import puppet_clips
+import puppet_judge
+from encode_puppets import MOTIONS
+from puppet_motion import load_motions
+
+FIRST_SEED = 40_000_000
+
+
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """[H, W, 3] in 0..1 or bytes."""
+    return Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels * 255).round().astype(np.uint8))
+
+
+def with_diffusers(args: argparse.Namespace):
+    """A function of a clip and a seed that gives [F, H, W, 3] in 0..1."""
+    import torch
+    from diffusers import WanAnimatePipeline
+
+    torch.set_num_threads(args.threads)
+    pipeline = WanAnimatePipeline.from_pretrained(args.model, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def generate(clip: puppet_clips.Clip, seed: int) -> np.ndarray:
+        height, width = clip.truth.size
+        frames = pipeline(image=as_picture(clip.reference), pose_video=[as_picture(p) for p in clip.pose],
+                          face_video=[as_picture(f) for f in clip.face], prompt="", height=height, width=width,
+                          segment_frame_length=args.length, prev_segment_conditioning_frames=args.overlap,
+                          num_inference_steps=args.steps, guidance_scale=1.0, output_type="np",
+                          generator=torch.Generator().manual_seed(seed)).frames[0]
+        return np.asarray(frames)
+
+    return generate
+
+
+def with_zoetrope(args: argparse.Namespace):
+    """The same by the program."""
+    from safetensors.numpy import load_file
+
+    def generate(clip: puppet_clips.Clip, seed: int) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            as_picture(clip.reference).save(folder / "image.png")
+            for kind, video in (("pose", clip.pose), ("face", clip.face)):
+                (folder / kind).mkdir()
+                for index, picture in enumerate(video):
+                    as_picture(picture).save(folder / kind / f"{index:04d}.png")
+            height, width = clip.truth.size
+            flags = {"--model-path": args.model, "--task": "animate", "--prompt": "", "--image": folder / "image.png",
+                     "--pose-video": folder / "pose", "--face-video": folder / "face", "--height": height,
+                     "--width": width, "--segment-policy": "vanilla", "--segment-length": args.length,
+                     "--segment-overlap": args.overlap, "--num-inference-steps": args.steps, "--guidance-scale": 1,
+                     "--seed": seed, "--threads": args.threads, "--output-type": "tensor",
+                     "--output-path": folder / "out.safetensors"}
+            command = [str(args.zoetrope), "generate", *(str(v) for pair in flags.items() for v in pair)]
+            subprocess.run(command, check=True, capture_output=True)
+            return load_file(folder / "out.safetensors")["video"][0].transpose(0, 2, 3, 1)
+
+    return generate
+
+
+def contact_sheet(clips: list[puppet_clips.Clip], videos: list[np.ndarray], path: Path, shown: int = 8,
+                  zoom: int = 2) -> None:
+    """Per clip a row: the reference, then pose, video and drawn truth of some frames."""
+    rows = []
+    for clip, video in zip(clips, videos):
+        picks = np.linspace(0, len(video) - 1, shown).round().astype(int)
+        truth = clip.video()
+        columns = [clip.reference] + [np.concatenate([clip.pose[i] / 255, video[i], truth[i]], 0) for i in picks]
+        columns[0] = np.pad(columns[0], ((0, 2 * clip.truth.size[0]), (0, 0), (0, 0)))
+        rows.append(np.concatenate(columns, 1))
+    picture = as_picture(np.concatenate(rows, 0))
+    picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST).save(path)
+
+
+def report(results: list[puppet_judge.Result], args: argparse.Namespace) -> str:
+    new = args.length - args.overlap
+    rows = {"all": range(10 ** 6)}
+    rows |= {f"segment {i + 1}": range(args.overlap + i * new if i else 0, args.overlap + (i + 1) * new)
+             for i in range(args.segments)}
+    lines = [f"{len(results)} clips, {args.segments} segments of {args.length} frames, overlap {args.overlap}, "
+             f"{args.steps} steps", "", "| frames | joint error, % of body height | colours right, % | mean CIE76 |",
+             "| --- | --- | --- | --- |"]
+    for name, frames in rows.items():
+        joints = [e for r in results for e in r.joint_errors(frames)]
+        colors = [e for r in results for e in r.color_errors(frames)]
+        if joints and colors:
+            right = 100 * np.mean([e <= puppet_judge.RIGHT_COLOR for e in colors])
+            lines.append(f"| {name} | {np.mean(joints):.2f} | {right:.1f} | {np.mean(colors):.1f} |")
+    inside = np.mean([e for r in results for e in r.inside])
+    joins = [e for r in results for e in r.at_joins]
+    lines += ["", f"Change of the parts' colours from frame to frame (CIE76): {inside:.2f} inside segments"
+              + (f", {np.mean(joins):.2f} at joins." if joins else ".")]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--zoetrope", type=Path, help="the program, instead of Diffusers")
+    parser.add_argument("--clips", type=int, default=50)
+    parser.add_argument("--segments", type=int, default=10)
+    parser.add_argument("--length", type=int, default=17)
+    parser.add_argument("--overlap", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--every", type=int, default=6, help="joints are read in every so-manieth frame")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    frames = args.segments * (args.length - args.overlap) + args.overlap
+    joins = tuple(args.overlap + i * (args.length - args.overlap) for i in range(1, args.segments))
+    generate = with_zoetrope(args) if args.zoetrope else with_diffusers(args)
+    motions = load_motions(MOTIONS / "held_out")
+    clips, videos, results = [], [], []
+    started = time.monotonic()
+    for index in range(args.clips):
+        clip = puppet_clips.make_clip(FIRST_SEED + index, frames, motions, want_held_out=True, clean_pose=True)
+        video = generate(clip, index)
+        clips.append(clip)
+        videos.append(video)
+        results.append(puppet_judge.judge(video, clip.truth, args.every, joins))
+        print(f"{index + 1} clips, {time.monotonic() - started:.0f} s", flush=True)
+    args.output.mkdir(parents=True, exist_ok=True)
+    np.save(args.output / "videos.npy", (np.stack(videos) * 255).round().astype(np.uint8))
+    contact_sheet(clips[:8], videos[:8], args.output / "sheet.png")
+    text = report(results, args)
+    (args.output / "report.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
