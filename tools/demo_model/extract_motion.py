@@ -1,10 +1,11 @@
 """Reads joints back from a pose video that `zoetrope preprocess` drew, by their colours.
 
-    zoetrope preprocess --video CLIP --output-path FOLDER --resolution-area 1600x1600 --fps 16
+    ffmpeg -i CLIP -vf scale=1000:1000,fps=16 -crf 12 large.mp4
+    zoetrope preprocess --video large.mp4 --output-path FOLDER --resolution-area 1000x1000 --fps 0
     python extract_motion.py --pose FOLDER/src_pose.mp4 --output motions/NAME.npy
 
-Writes [F, 20, 2] float16 in hundredths of the picture's shorter side. Needs a large pose video, in
-which joints are discs of several pixels, and a clip that shows the whole body: frames in which a
+Writes [F, 20, 2] float16 in hundredths of the picture's shorter side. Needs a large clip, in whose
+pose video joints are discs of several pixels, and one that shows the whole body: frames in which a
 joint is missing are filled in from their neighbours, and a clip with many of them is refused.
 """
 
@@ -20,7 +21,7 @@ import pose_drawing
 
 TOLERANCE = 40  # of a colour's channels, after a lossy codec
 LEAST_MATCH = 0.15  # of a joint's square: a disc is 0.8 of it, less what the hand leaves of a wrist
-MOST_MISSING = 0.3
+MOST_MISSING = 0.45  # of the frames, of any joint
 NEEDED = range(pose_drawing.BODY_POINTS)
 
 

@@ -19,7 +19,7 @@ SIZE = 64
 FACE_SIZE = 16
 MARGIN = 0.09  # of the body height, for hands and limbs' widths
 OTHER_BONES_SHARE = 0.25  # clips whose driving skeleton is not the puppet's own
-EXTRACTED_SHARE = 0.4
+EXTRACTED_SHARE = 0.15
 DRAWN_SCALES = (2, 3, 5)  # without --retarget, poses are drawn at the driving clip's size
 
 
