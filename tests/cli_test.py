@@ -25,7 +25,7 @@ ADAPTER = SOURCE / "tests/golden/adapters/diffusers.safetensors"
 BASE = {"--model-path": MODEL, "--prompt": "a red circle", "--height": 32, "--width": 32, "--num-frames": 5,
         "--num-inference-steps": 2, "--threads": 1, "--dtype": "fp32", "--seed": 7}  # fmt: skip
 SWITCHES = {"--enable-cfg-parallel", "--use-fsdp-inference", "--vae-parallel",
-            "--dit-layerwise-offload", "--cache-taylorseer", "--resume", "--retarget"}  # fmt: skip
+            "--dit-layerwise-offload", "--cache-taylorseer", "--resume"}  # fmt: skip
 # A value of each flag that is not built, which the flag's own type takes.
 NOT_BUILT = {
     "--num-gpus": "4",
@@ -34,11 +34,7 @@ NOT_BUILT = {
     "--dit-layerwise-offload": None, "--vae-tiling": "on", "--cache": "dbcache", "--cache-fn": "1",
     "--cache-bn": "0", "--cache-warmup": "4", "--cache-threshold": "0.1", "--cache-max-continuous": "3",
     "--cache-taylorseer": None, "--cache-taylorseer-order": "1",
-    "--state-dir": "x",
-    "--checkpoint-every": "5", "--resume": None, "--retarget": None, "--edited-reference": "x.png",
-    "--resolution-area": "832x480", "--person": "largest", "--on-bad-frame": "hold", "--mask-iterations": "3",
-    "--mask-k": "7", "--mask-w-len": "1", "--mask-h-len": "1", "--det-model": "x", "--pose-model": "x",
-    "--segmenter": "x",
+    "--state-dir": "x", "--checkpoint-every": "5", "--resume": None,
 }  # fmt: skip
 BUILT = [
     "--config", "--model-path", "--vae-path", "--text-encoder-path", "--tokenizer-path", "--transformer-path",
@@ -53,6 +49,8 @@ BUILT = [
     "--quantization", "--device", "--max-memory", "--dit-cpu-offload", "--text-encoder-cpu-offload",
     "--image-encoder-cpu-offload", "--vae-cpu-offload", "--pin-cpu-memory", "--threads", "--output-path",
     "--output-file-name", "--save-output", "--output-type", "--json", "--perf-dump-path",
+    "--retarget", "--edited-reference", "--resolution-area", "--person", "--on-bad-frame", "--mask-iterations",
+    "--mask-k", "--mask-w-len", "--mask-h-len", "--det-model", "--pose-model", "--process-checkpoint", "--segmenter",
 ]  # fmt: skip
 
 
@@ -179,7 +177,8 @@ class Commands(CommandLine):
             (["--on-bad-frame", "skip"], ["--on-bad-frame", "hold, interpolate"]),
             (["--mask-k", "0"], ["--mask-k", "1 to 501"]),
             (["--fps", "-1"], ["--fps", "0 to 1000"]),
-            (["--segmenter", "sam.onnx"], ["--segmenter", "not built yet"]),
+            (["--segmenter", "sam.onnx"], ["--segmenter", "'sam.onnx'", "no such file"]),
+            (["--segmenter", str(clip)], ["--segmenter", "--replace"]),
         ):
             if words and "--video" not in words:
                 words = ["--video", str(clip), "--output-path", "x", *words]
@@ -400,7 +399,7 @@ class BadFlags(CommandLine):
                 self.assertEqual(value is None, flag in SWITCHES)
                 self.refuses({}, flag, "not built yet", more=[flag] if value is None else [flag, value])
         harmless = ["--quantization", "none", "--cache", "none", "--num-gpus", "1", "--vae-tiling", "auto",
-                    "--segment-policy=off"]  # fmt: skip
+                    "--segment-policy=off", "--retarget", "false"]  # fmt: skip
         for flag in sorted(SWITCHES):
             harmless += [flag, "false"]
         self.generate({}, *harmless)

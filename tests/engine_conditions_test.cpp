@@ -152,6 +152,26 @@ TEST(Tasks, RefuseWhatTheModelDoesNotTake) {
     EXPECT_THAT(refusal(ModelKind::control, {.strength = 0.5}), HasSubstr("--strength is not for"));
 }
 
+// A driving clip, or the videos that are made of one, and not both.
+TEST(Tasks, AnimateTakesAClipOrWhatIsMadeOfIt) {
+    Request request{.image = "a.png"};
+    const auto refusal = [&] {
+        return error_of([&] { resolve_task(ModelKind::animate, false, request, 17); }).second;
+    };
+    EXPECT_THAT(refusal(), HasSubstr("--video is missing, or --pose-video and --face-video"));
+    request.preprocessing_flag = "--retarget";
+    EXPECT_THAT(refusal(), HasSubstr("--retarget says how a driving clip is looked at"));
+    request.video = "clip.mp4";
+    EXPECT_EQ(resolve_task(ModelKind::animate, false, request, 17), Task::animate);
+    request.task = Task::replace;
+    EXPECT_EQ(resolve_task(ModelKind::animate, false, request, 17), Task::replace);
+    request.mask_video = "mask.mp4";
+    EXPECT_THAT(refusal(), HasSubstr("--video and --mask-video were both given"));
+    const Request text{.preprocessing_flag = "--person"};
+    EXPECT_THAT(error_of([&] { resolve_task(ModelKind::text, false, text, 17); }).second,
+                HasSubstr("--person is not for --task t2v"));
+}
+
 TEST(Tasks, FollowFromModelAndInputs) {
     const auto task = [](ModelKind kind, const Request& request, int frames = 17) {
         return resolve_task(kind, false, request, frames);

@@ -179,6 +179,17 @@ TEST(Feed, AFailureReachesTheReaderBehindTheFramesThatAreThere) {
     EXPECT_THAT(error_of([&] { video.at(1); }).second, HasSubstr("gave 1 frames, 9 were counted"));
 }
 
+// A run that goes on with a later segment.
+TEST(Feed, FramesBeforeTheFirstThatIsReadAreNotKept) {
+    const auto feed = feed_of(60, 5, 3);
+    feed->restart(40);
+    feed->release();
+    for (int i = 0; i < 45; ++i) feed->push(0, numbered(i));  // would block, were they kept
+    EXPECT_EQ(feed->at(0, 40).rgb[0], 40);
+    EXPECT_EQ(feed->at(0, 37).rgb[0], 37);
+    EXPECT_EQ(error_of([&] { feed->at(0, 36); }).first, ErrorKind::internal);
+}
+
 TEST(Feed, NothingIsGivenBeforeItIsReleased) {
     const auto feed = feed_of(20, 6, 2);
     const FrameSequence video(feed, 0);

@@ -139,7 +139,7 @@ TEST(Masks, GrowAndFillBlocks) {
 
 TEST(Masks, BlankTheFrameAndTurnWithTheRegion) {
     PersonMask outline{
-        {.x = 3.5F, .y = 3.5F, .width = 4, .height = 4, .angle = 0}, 2, {255, 0, 0, 0}};
+        {.x = 3.5F, .y = 3.5F, .width = 4, .height = 4, .angle = 0}, 2, 2, {255, 0, 0, 0}};
     const Mask mask = mask_of(outline, 8, 8);
     EXPECT_EQ(mask.inside[2 * 8 + 2], 1);
     EXPECT_EQ(mask.inside[2 * 8 + 5], 0);
@@ -250,9 +250,35 @@ Person person_at(float x, float y = 50, float side = 20) {
     return person;
 }
 
+// A bright disc on grey, on the left or the right: the same colours in other places.
+Frame disc(int x) {
+    Frame frame(160, 90);
+    for (int row = 0; row < 90; ++row) {
+        for (int column = 0; column < 160; ++column) {
+            const bool inside = std::hypot(row - 45, column - x) < 40;
+            std::fill_n(frame.rgb.begin() + (row * 160 + column) * 3, 3, inside ? 250 : 60);
+        }
+    }
+    return frame;
+}
+
+TEST(Cuts, AreWhereColoursOrTheirPlacesChange) {
+    const auto cut = [](const Frame& before, const Frame& after) {
+        return is_cut(color_shares_of(before), color_shares_of(after));
+    };
+    EXPECT_FALSE(cut(disc(45), disc(45)));
+    EXPECT_FALSE(cut(disc(45), disc(55)));  // a movement
+    EXPECT_TRUE(cut(disc(45), disc(115)));
+    Frame red(160, 90), blue(160, 90);  // as bright as each other
+    for (std::size_t i = 0; i < red.rgb.size(); i += 3) red.rgb[i] = blue.rgb[i + 2] = 200;
+    EXPECT_TRUE(cut(red, blue));
+    EXPECT_FALSE(cut(Frame(1, 1), Frame(1, 1)));
+    EXPECT_FALSE(cut(Frame(), Frame()));
+}
+
 FrameAnalysis frame_with(std::vector<Person> people, int colors = 0) {
     FrameAnalysis analysis{std::move(people), {}, 200, 100};
-    analysis.colors[static_cast<std::size_t>(colors)] = 1;
+    analysis.colors.shares[static_cast<std::size_t>(colors)] = 1;
     return analysis;
 }
 

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/sizes.h"
 #include "cli/commands.h"
+#include "cli/preprocess_flags.h"
 #include "cli/progress_bar.h"
 #include "engine/engine.h"
 #include "engine/output.h"
@@ -57,11 +58,6 @@ std::filesystem::path existing(std::string_view flag, const std::string& path) {
     return path;
 }
 
-std::filesystem::path existing(const Arguments& arguments, std::string_view flag) {
-    const auto path = arguments.text(flag);
-    return path ? existing(flag, *path) : std::filesystem::path();
-}
-
 EngineOptions options_of(const Arguments& arguments) {
     EngineOptions options;
     options.dtype = arguments.text("--dtype").value_or(options.dtype);
@@ -73,7 +69,7 @@ EngineOptions options_of(const Arguments& arguments) {
     for (const std::string& text : arguments.list("--lora-path"))
         options.adapters.push_back(parse_adapter_choice(text));
     options.lora_mode = arguments.text("--lora-mode").value_or(options.lora_mode);
-    options.lora_registry = existing(arguments, "--lora-registry");
+    options.lora_registry = existing_path(arguments, "--lora-registry");
     options.lora_allow_unmatched = arguments.on("--lora-allow-unmatched");
     return options;
 }
@@ -112,15 +108,18 @@ Request request_of(const Arguments& arguments) {
     if (const auto task = arguments.text("--task")) request.task = parse_task(*task);
     request.prompt = prompt_of(arguments);
     request.negative_prompt = arguments.text("--negative-prompt");
-    request.image = existing(arguments, "--image");
-    request.last_image = existing(arguments, "--last-image");
+    request.image = existing_path(arguments, "--image");
+    request.last_image = existing_path(arguments, "--last-image");
     for (const std::string& path : arguments.list("--reference-image"))
         request.reference_images.push_back(existing("--reference-image", path));
-    request.video = existing(arguments, "--video");
-    request.mask_video = existing(arguments, "--mask-video");
-    request.pose_video = existing(arguments, "--pose-video");
-    request.face_video = existing(arguments, "--face-video");
-    request.background_video = existing(arguments, "--background-video");
+    request.video = existing_path(arguments, "--video");
+    read_preprocess_flags(arguments, request.preprocessing);
+    request.preprocessing.cache = preprocess::default_cache_folder();
+    request.preprocessing_flag = preprocess_flag_given(arguments);
+    request.mask_video = existing_path(arguments, "--mask-video");
+    request.pose_video = existing_path(arguments, "--pose-video");
+    request.face_video = existing_path(arguments, "--face-video");
+    request.background_video = existing_path(arguments, "--background-video");
     request.segment_policy = arguments.text("--segment-policy");
     request.segment_length = int_in(arguments, "--segment-length", 1, kMostFrames);
     request.segment_max_length = int_in(arguments, "--segment-max-length", 1, kMostFrames);
@@ -146,7 +145,7 @@ Request request_of(const Arguments& arguments) {
     request.sigmas = numbers_of(arguments, "--sigmas");
     request.seed = unsigned_of(arguments, "--seed");
     request.num_outputs = int_in(arguments, "--num-outputs", 1, kMostOutputs).value_or(1);
-    request.latents = existing(arguments, "--latents");
+    request.latents = existing_path(arguments, "--latents");
     if (const auto type = arguments.text("--output-type"))
         request.output_type = parse_output_type(*type);
     const auto save = arguments.text("--save-output");
@@ -218,12 +217,12 @@ void write_report(const std::string& path, const nlohmann::json& report) {
 
 ModelPaths model_paths(const Arguments& arguments) {
     return {.model = arguments.text("--model-path").value_or(""),
-            .transformer = existing(arguments, "--transformer-path"),
-            .transformer_2 = existing(arguments, "--transformer-2-path"),
-            .vae = existing(arguments, "--vae-path"),
-            .text_encoder = existing(arguments, "--text-encoder-path"),
-            .tokenizer = existing(arguments, "--tokenizer-path"),
-            .image_encoder = existing(arguments, "--image-encoder-path")};
+            .transformer = existing_path(arguments, "--transformer-path"),
+            .transformer_2 = existing_path(arguments, "--transformer-2-path"),
+            .vae = existing_path(arguments, "--vae-path"),
+            .text_encoder = existing_path(arguments, "--text-encoder-path"),
+            .tokenizer = existing_path(arguments, "--tokenizer-path"),
+            .image_encoder = existing_path(arguments, "--image-encoder-path")};
 }
 
 int generate(Words words, std::stop_token stop) {

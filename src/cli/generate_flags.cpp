@@ -1,5 +1,10 @@
 // Every flag of zoetrope generate, as docs/cli.md has them.
 #include "cli/commands.h"
+#include "cli/preprocess_flags.h"
+
+#include <algorithm>
+#include <iterator>
+#include <vector>
 
 namespace zoetrope::cli {
 namespace {
@@ -11,9 +16,8 @@ constexpr std::string_view kRanks =
 constexpr std::string_view kOffload = "moving weights layer by layer is not built yet";
 constexpr std::string_view kCache = "step caches are not built yet; every step is computed today";
 constexpr std::string_view kResume = "saving a run's state and resuming it is not built yet";
-constexpr std::string_view kPreprocess = "preprocessing of driving videos is not built yet";
 
-constexpr Flag kFlags[] = {
+constexpr Flag kOwnFlags[] = {
     {"", heading, "", "Flags from a file", {}, {}},
     {"--config",
      text,
@@ -94,9 +98,8 @@ constexpr Flag kFlags[] = {
     {"--video",
      text,
      "FILE",
-     "v2v: the source; vace: the control video; any file that FFmpeg reads, or a folder of "
-     "numbered "
-     "pictures",
+     "v2v: the source; vace: the control video; animate, replace: the driving clip, whose sound "
+     "is kept; any file that FFmpeg reads, or a folder of numbered pictures",
      {},
      {}},
     {"--mask-video",
@@ -133,7 +136,13 @@ constexpr Flag kFlags[] = {
      "frames, rounded to n//4*4+1; default: those of --video, the model's, else 81",
      {},
      {}},
-    {"--fps", number, "N", "frames per second of the file; default: the model's, else 16", {}, {}},
+    {"--fps",
+     number,
+     "N",
+     "frames per second of the file, to which a driving clip is resampled; default: the model's, "
+     "else 16, animate 30",
+     {},
+     {}},
 
     {"", heading, "", "Sampling", {}, {}},
     {"--num-inference-steps",
@@ -372,19 +381,6 @@ constexpr Flag kFlags[] = {
     {"--checkpoint-every", integer, "N", "steps between saves", kResume, {}},
     {"--resume", toggle, "", "go on from --state-dir", kResume, {}},
 
-    {"--retarget", toggle, "", "fit bone lengths to the reference", kPreprocess, {}},
-    {"--edited-reference", text, "FILE", "reference picture edited elsewhere", kPreprocess, {}},
-    {"--resolution-area", text, "WxH", "area budget", kPreprocess, {}},
-    {"--person", text, "WHICH", "largest|center|N", kPreprocess, {}},
-    {"--on-bad-frame", text, "NAME", "hold|interpolate|stop", kPreprocess, {}},
-    {"--mask-iterations", integer, "N", "dilations of the mask", kPreprocess, {}},
-    {"--mask-k", integer, "N", "size of a dilation", kPreprocess, {}},
-    {"--mask-w-len", integer, "N", "mask blocks across", kPreprocess, {}},
-    {"--mask-h-len", integer, "N", "mask blocks down", kPreprocess, {}},
-    {"--det-model", text, "FILE", "detection network", kPreprocess, {}},
-    {"--pose-model", text, "FILE", "pose network", kPreprocess, {}},
-    {"--segmenter", text, "FILE", "segmentation network", kPreprocess, {}},
-
     {"", heading, "", "Output", {}, {}},
     {"--output-path",
      text,
@@ -409,8 +405,21 @@ constexpr Flag kFlags[] = {
     {"--perf-dump-path", text, "FILE", "the same report in a file; default: none", {}, {}},
 };
 
+// Those of driving clips stand before the output's.
+std::vector<Flag> with_preprocessing() {
+    std::vector<Flag> flags(std::begin(kOwnFlags), std::end(kOwnFlags));
+    const auto output = std::find_if(flags.begin(), flags.end(), [](const Flag& flag) {
+        return flag.kind == heading && flag.help == "Output";
+    });
+    flags.insert(output, preprocess_flags().begin(), preprocess_flags().end());
+    return flags;
+}
+
 }  // namespace
 
-std::span<const Flag> generate_flags() { return kFlags; }
+std::span<const Flag> generate_flags() {
+    static const std::vector<Flag> all = with_preprocessing();
+    return all;
+}
 
 }  // namespace zoetrope::cli

@@ -59,16 +59,16 @@ public:
 private:
     // The frame of a driving video behind frame i of a segment. Padding is reflected: of one shot
     // at each video's own end, as Diffusers does it, of several at the shot's.
-    const Frame& frame(const std::vector<Frame>& video, const plan::Segment& segment,
+    const Frame& frame(const FrameSequence& video, const plan::Segment& segment,
                        std::int64_t i) const {
         const int place = segment.start + static_cast<int>(i);
         const int index = request_.segments.shots.size() > 1
                               ? plan::source_frame(request_.segments, place)
-                              : plan::reflect(place, static_cast<int>(video.size()));
-        return video[static_cast<std::size_t>(index)];
+                              : plan::reflect(place, video.size());
+        return video.at(index);
     }
 
-    at::Tensor pixels(const std::vector<Frame>& video, const plan::Segment& segment,
+    at::Tensor pixels(const FrameSequence& video, const plan::Segment& segment,
                       std::int64_t i) const {
         return to_pixels(frame(video, segment, i), request_.height, request_.width);
     }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/sizes.h"
 #include "denoise/loop.h"
+#include "engine/driving_clip.h"
 #include "engine/machine_memory.h"
 #include "engine/parts.h"
 #include "engine/segment_run.h"
@@ -339,6 +340,17 @@ void Engine::decode(const at::Tensor& latents, const FrameCallback& sink, const 
     report.add_stage(Stage::decode, timer.seconds());
 }
 
+namespace {
+
+// Of the driving videos, that a run reads.
+int first_frame(const ResolvedRequest& request, const SegmentHooks& hooks) {
+    const auto& segments = request.segments.segments;
+    const auto next = static_cast<std::size_t>(hooks.begin ? hooks.begin->next_segment : 0);
+    return next < segments.size() ? plan::source_frame(request.segments, segments[next].start) : 0;
+}
+
+}  // namespace
+
 at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback& sink,
                             const RunControl& control, Report& report) {
     return generate(request, sink, control, report, {});
@@ -363,7 +375,9 @@ at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback&
              format_bytes(peak), format_bytes(free));
     ops::reset_peak_memory();
     try {
-        const at::Tensor latents = run_segments(request, sink, control, report, hooks);
+        DrivingClip::Run clip(request.clip.get(), first_frame(request, hooks), control);
+        const at::Tensor latents = run_segments(request, sink, clip.control(), report, hooks);
+        clip.finish(report);
         report.measured_peak_bytes = ops::process_memory().peak_resident;
         return latents;
     } catch (const c10::Error& error) {

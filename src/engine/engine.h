@@ -13,6 +13,7 @@
 #include "engine/model_folder.h"
 #include "engine/report.h"
 #include "engine/request.h"
+#include "media/frame_sequence.h"
 #include "plan/segments.h"
 
 #include <ATen/core/Tensor.h>
@@ -24,6 +25,7 @@
 
 namespace zoetrope {
 
+class DrivingClip;
 struct SegmentHooks;  // segment_run.h
 
 struct EngineOptions {
@@ -45,11 +47,13 @@ struct EngineOptions {
     double cost_least_seconds = 5;
 };
 
-// A request's pictures and videos, read: 8-bit frames in the sizes of their files.
+// A request's pictures and videos: 8-bit frames in the sizes of their files. Copies share the
+// videos and the place in them.
 struct VisualInputs {
     std::optional<Frame> image, last_image;
-    std::vector<Frame> reference_images, video, mask;
-    std::vector<Frame> pose, face, background;
+    std::vector<Frame> reference_images;
+    FrameSequence video, mask;  // a mask of one frame is for all of the video's
+    FrameSequence pose, face, background;
 
     bool empty() const { return !image && reference_images.empty() && video.empty(); }
 };
@@ -72,6 +76,9 @@ struct ResolvedRequest {
     std::string cost_source;              // of that prediction
     int first_step = 0, last_step = 0;    // of the scheduler's time steps: [first, last)
     VisualInputs inputs;
+    // animate and replace with `video`: where the inputs' pose, face, background and mask come from
+    // while generate() runs.
+    std::shared_ptr<DrivingClip> clip;
     std::uint64_t seed = 0;
     std::vector<std::string> warnings;  // one sentence each: what was rounded or replaced
 

@@ -3,7 +3,6 @@
 #include "base/error.h"
 #include "base/error_context.h"
 #include "media/picture.h"
-#include "media/reader.h"
 #include "media/resize.h"
 #include "vision/pixels.h"
 
@@ -14,20 +13,10 @@
 namespace zoetrope {
 namespace {
 
-std::vector<Frame> read_video(std::string_view flag, const std::filesystem::path& path,
-                              int max_frames) {
-    return with_context(flag, [&] {
-        std::vector<Frame> frames;
-        VideoReader reader(path);
-        while (max_frames == 0 || static_cast<int>(frames.size()) < max_frames) {
-            auto frame = reader.read();
-            if (!frame) break;
-            frames.push_back(std::move(frame->frame));
-        }
-        ZT_CHECK(reader.damage().empty(), io, "{} breaks off after {} frames: {}", path.string(),
-                 frames.size(), reader.damage());
-        return frames;
-    });
+FrameSequence open_video(std::string_view flag, const std::filesystem::path& path, int max_frames) {
+    if (path.empty()) return {};
+    return with_context(flag,
+                        [&] { return FrameSequence::open(path, {.most_frames = max_frames}); });
 }
 
 Frame read_one(std::string_view flag, const std::filesystem::path& path) {
@@ -36,31 +25,22 @@ Frame read_one(std::string_view flag, const std::filesystem::path& path) {
 
 }  // namespace
 
-VisualInputs read_inputs(const Request& request, int max_frames) {
+VisualInputs read_inputs(const Request& request, int max_frames, bool driven) {
     VisualInputs inputs;
     if (!request.image.empty()) inputs.image = read_one("--image", request.image);
     if (!request.last_image.empty())
         inputs.last_image = read_one("--last-image", request.last_image);
     for (const auto& path : request.reference_images)
         inputs.reference_images.push_back(read_one("--reference-image", path));
-    const auto video = [max_frames](const char* flag, const std::filesystem::path& path) {
-        return path.empty() ? std::vector<Frame>() : read_video(flag, path, max_frames);
-    };
-    inputs.video = video("--video", request.video);
-    inputs.pose = video("--pose-video", request.pose_video);
-    inputs.face = video("--face-video", request.face_video);
-    inputs.background = video("--background-video", request.background_video);
-    if (!inputs.pose.empty()) {
-        inputs.mask = video("--mask-video", request.mask_video);
-    } else if (!request.mask_video.empty()) {
-        inputs.mask = read_video("--mask-video", request.mask_video, max_frames);
-        // A single picture masks every frame.
-        if (inputs.mask.size() == 1) inputs.mask.resize(inputs.video.size(), inputs.mask.front());
-        ZT_CHECK(inputs.mask.size() >= inputs.video.size(), bad_request,
-                 "--mask-video has {} frames and --video has {}: one picture, or as many frames "
-                 "are wanted",
-                 inputs.mask.size(), inputs.video.size());
-    }
+    if (!driven) inputs.video = open_video("--video", request.video, max_frames);
+    inputs.mask = open_video("--mask-video", request.mask_video, max_frames);
+    inputs.pose = open_video("--pose-video", request.pose_video, max_frames);
+    inputs.face = open_video("--face-video", request.face_video, max_frames);
+    inputs.background = open_video("--background-video", request.background_video, max_frames);
+    ZT_CHECK(inputs.mask.size() <= 1 || inputs.mask.size() >= inputs.video.size(), bad_request,
+             "--mask-video has {} frames and --video has {}: one picture, or as many frames are "
+             "wanted",
+             inputs.mask.size(), inputs.video.size());
     return inputs;
 }
 

@@ -1,7 +1,7 @@
 // A request's pictures and videos as pixels.
 //
-// Private to the engine's sources. Files are read when the request is resolved, so that a broken
-// one is told before any work; what is kept are 8-bit frames. Any thread.
+// Private to the engine's sources. Pictures are read, and videos decoded once from end to end, when
+// the request is resolved, so that a broken one is told before any work. Any thread.
 #pragma once
 
 #include "base/frames.h"
@@ -13,9 +13,11 @@
 
 namespace zoetrope {
 
-// Reads what the request names. At most max_frames frames of each video (0: all). Errors: those of
-// read_picture and VideoReader, with the flag's name; bad_request for videos that differ in length.
-VisualInputs read_inputs(const Request& request, int max_frames);
+// Opens what the request names. At most max_frames frames of each video (0: all). Errors: those of
+// load_picture and FrameSequence, with the flag's name; bad_request for videos that differ in
+// length.
+// driven: `video` is a driving clip, which is left to DrivingClip.
+VisualInputs read_inputs(const Request& request, int max_frames, bool driven);
 
 // Stretched to that size as Pillow's Lanczos does, in [-1, 1]: what Diffusers' VideoProcessor gives
 // the VAE. -> [3, height, width] fp32

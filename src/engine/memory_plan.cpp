@@ -1,5 +1,6 @@
 // What a run will hold in memory, stage by stage, from configs and shapes alone.
 #include "base/error.h"
+#include "engine/driving_clip.h"
 #include "engine/parts.h"
 
 namespace zoetrope {
@@ -24,6 +25,17 @@ PartBytes bytes_of(const Residency& residency, std::span<const Param> params) {
             bytes.largest,
             elements * static_cast<std::int64_t>(c10::elementSize(residency.dtype_of(param))));
     }
+    return bytes;
+}
+
+// Of frames that are held until the run ends.
+std::int64_t bytes_of(const VisualInputs& inputs) {
+    std::int64_t bytes = 0;
+    for (const FrameSequence* video :
+         {&inputs.video, &inputs.mask, &inputs.pose, &inputs.face, &inputs.background})
+        bytes += video->most_bytes();
+    for (const Frame& picture : inputs.reference_images)
+        bytes += static_cast<std::int64_t>(picture.rgb.size());
     return bytes;
 }
 
@@ -65,15 +77,7 @@ std::int64_t held_vae_bytes(const Part<Vae>& part) {
 }  // namespace
 
 MemoryPlan::StageMemory Engine::Parts::plan_visual(const ResolvedRequest& request) {
-    std::int64_t pictures = 0;
-    const auto add = [&pictures](const std::vector<Frame>& frames) {
-        for (const Frame& frame : frames) pictures += static_cast<std::int64_t>(frame.rgb.size());
-    };
-    add(request.inputs.video);
-    add(request.inputs.mask);
-    add(request.inputs.reference_images);
     MemoryPlan::StageMemory stage{"encode_image", {{"process", process_bytes}}};
-    stage.parts["pictures"] = pictures;
     std::int64_t clip = 0;
     if (dit_config.image_dim > 0) {
         const auto& part = open_image_encoder();
@@ -179,6 +183,12 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
             plan.stages.back().parts["tensors"] = 3LL * 4 * request.height * request.width *
                                                   request.num_frames * request.request.num_outputs;
         }
+    }
+    const std::int64_t pictures = bytes_of(request.inputs);
+    const std::int64_t preprocessing = request.clip ? request.clip->working_bytes() : 0;
+    for (auto& stage : plan.stages) {
+        if (pictures > 0) stage.parts["pictures"] = pictures;
+        if (preprocessing > 0) stage.parts["preprocessing"] = preprocessing;
     }
     return plan;
 }

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/partial_file.h"
+#include "engine/preprocessing.h"
 #include "engine/version.h"
 #include "media/formats.h"
 #include "media/writer.h"
@@ -171,6 +172,8 @@ Output::Output(const OutputOptions& options, const ResolvedRequest& request, con
     if (state_->type == OutputType::tensor)
         state_->video = at::empty({outputs, request.num_frames, 3, request.height, request.width});
     state_->write.fps = request.fps;
+    // The driving clip's sound.
+    if (request.clip) state_->write.audio = request.request.video;
     state_->write.metadata = {{"title", request.request.prompt},
                               {"comment", settings_json(request, engine)}};
 }
@@ -246,6 +249,8 @@ std::string settings_json(const ResolvedRequest& request, const Engine& engine) 
         json["reference_images"].push_back(file.filename().string());
     add_file("video", given.video);
     add_file("mask_video", given.mask_video);
+    if (request.clip)
+        json["preprocessing"] = settings_of(given.preprocessing, request.task == Task::replace);
     if (request.task == Task::v2v) json["strength"] = request.strength;
     if (request.task == Task::vace) json["conditioning_scale"] = request.conditioning_scale;
     if (request.request.flow_shift) json["flow_shift"] = *request.request.flow_shift;

@@ -1,5 +1,7 @@
 #include "engine/report.h"
 
+#include "engine/preprocessing.h"
+
 #include <nlohmann/json.hpp>
 
 #include <fmt/core.h>
@@ -144,17 +146,23 @@ nlohmann::json to_json(const Report& report) {
     }
     nlohmann::json drift = nlohmann::json::array();
     for (const auto& join : report.drift) drift.push_back(to_json(join));
-    return {{"stages", stages},
-            {"total_seconds", total},
-            {"step_seconds", report.step_seconds},
-            {"memory",
-             {{"predicted_peak_bytes", report.memory.peak()},
-              {"measured_peak_bytes", report.measured_peak_bytes},
-              {"predicted", memory}}},
-            {"adapters", adapters},
-            {"plan", to_json(report.plan)},
-            {"drift", drift},
-            {"warnings", report.warnings}};
+    nlohmann::json json = {{"stages", stages},
+                           {"total_seconds", total},
+                           {"step_seconds", report.step_seconds},
+                           {"memory",
+                            {{"predicted_peak_bytes", report.memory.peak()},
+                             {"measured_peak_bytes", report.measured_peak_bytes},
+                             {"predicted", memory}}},
+                           {"adapters", adapters},
+                           {"plan", to_json(report.plan)},
+                           {"drift", drift},
+                           {"warnings", report.warnings}};
+    if (report.preprocessing) {
+        json["preprocessing"] = to_json(report.preprocessing->clip);
+        json["preprocessing"]["model_waited_seconds"] = report.preprocessing->model_waited;
+        json["preprocessing"]["clip_waited_seconds"] = report.preprocessing->clip_waited;
+    }
+    return json;
 }
 
 }  // namespace zoetrope

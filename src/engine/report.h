@@ -3,12 +3,14 @@
 #pragma once
 
 #include "base/progress.h"
+#include "preprocess/preprocess.h"
 
 #include <nlohmann/json_fwd.hpp>
 
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -80,6 +82,12 @@ struct Report {
         double predicted_seconds() const;
         double seconds() const;
     };
+    // Of a driving clip.
+    struct Preprocessing {
+        preprocess::Report clip;  // without files, which were temporary
+        double model_waited = 0;  // seconds, for frames of the clip
+        double clip_waited = 0;   // seconds, for frames to be used, over all of its threads
+    };
     std::vector<StageTime> stages;     // in the order they ran
     std::vector<double> step_seconds;  // denoising, per step
     MemoryPlan memory;
@@ -88,6 +96,7 @@ struct Report {
     std::vector<Adapter> adapters;
     std::vector<Drift> drift;  // one per join
     Plan plan;
+    std::optional<Preprocessing> preprocessing;
 
     void add_stage(Stage stage, double seconds);
 };

@@ -4,6 +4,8 @@
 // default"; resolve() in engine.h fills those in and rounds sizes.
 #pragma once
 
+#include "preprocess/preprocess.h"
+
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -54,11 +56,15 @@ struct Request {
     // Pictures and videos; empty: none.
     std::filesystem::path image, last_image;              // first and last frame
     std::vector<std::filesystem::path> reference_images;  // vace
-    std::filesystem::path video;                          // v2v: the source; vace: the control
-    std::filesystem::path mask_video;                     // vace: white is made anew
+    std::filesystem::path video;  // v2v: the source; vace: the control; animate: the driving clip
+    std::filesystem::path mask_video;                                // vace: white is made anew
     std::filesystem::path pose_video, face_video, background_video;  // animate, replace
     std::optional<double> strength;            // v2v: part of the steps that is run, default 0.8
     std::optional<double> conditioning_scale;  // vace: weight of the control, default 1
+
+    // animate, replace: how `video` is looked at. The engine adds inputs, rate, length and threads.
+    preprocess::Options preprocessing;
+    std::string preprocessing_flag;  // one that was given, for messages; empty: none
 
     // Long videos; unset: the task's own way.
     std::optional<std::string> segment_policy;  // off, vanilla, auto, auto_lim, exact

@@ -3,9 +3,11 @@
 #include "base/error.h"
 #include "base/error_context.h"
 #include "denoise/sigmas.h"
+#include "engine/driving_clip.h"
 #include "engine/inputs.h"
 #include "engine/known_models.h"
 #include "engine/parts.h"
+#include "engine/preprocessing.h"
 #include "text/clean.h"
 
 #include <cmath>
@@ -67,15 +69,14 @@ int round_size(const char* flag, int given, int multiple, std::vector<std::strin
 // The sides of a video where none is given: the default area in the proportions of the picture or
 // the video, as the Wan models are used; VACE keeps a control video's size up to that area.
 void follow_inputs(Defaults& defaults, const VisualInputs& inputs, Task task) {
-    const Frame* frame = inputs.image            ? &*inputs.image
-                         : !inputs.video.empty() ? &inputs.video.front()
-                                                 : nullptr;
-    if (frame == nullptr) return;
-    const double height = frame->height, width = frame->width;
+    if (!inputs.image && inputs.video.empty()) return;
+    const int own_height = inputs.image ? inputs.image->height : inputs.video.height();
+    const int own_width = inputs.image ? inputs.image->width : inputs.video.width();
+    const double height = own_height, width = own_width;
     const double area = static_cast<double>(defaults.height) * defaults.width;
     if (task == Task::vace && height * width <= area) {
-        defaults.height = frame->height;
-        defaults.width = frame->width;
+        defaults.height = own_height;
+        defaults.width = own_width;
         return;
     }
     const double scale = task == Task::vace
@@ -88,22 +89,48 @@ void follow_inputs(Defaults& defaults, const VisualInputs& inputs, Task task) {
     defaults.width = side(width);
 }
 
+constexpr double kAnimateFps = 30;  // frames a second, that Wan-Animate was trained at
+
 // The videos of an animation: as long as the pose video, or as many frames as were asked for.
 int frames_of_animation(const VisualInputs& inputs, const Request& request) {
-    const int poses = static_cast<int>(inputs.pose.size());
+    const int poses = inputs.pose.size();
     const int wanted = request.num_frames.value_or(poses);
     ZT_CHECK(poses >= 2 && wanted <= poses, bad_request,
              "--pose-video has {} frames and {} are wanted: 2 at least and as many as are wanted "
              "are needed",
              poses, wanted);
-    const auto check = [&](const char* flag, const std::vector<Frame>& frames) {
-        ZT_CHECK(frames.empty() || static_cast<int>(frames.size()) >= wanted, bad_request,
-                 "{} has {} frames and --pose-video has {}: as many are needed", flag,
-                 frames.size(), poses);
+    const auto check = [&](const char* flag, const FrameSequence& video) {
+        ZT_CHECK(video.empty() || video.size() >= wanted, bad_request,
+                 "{} has {} frames and --pose-video has {}: as many are needed", flag, video.size(),
+                 poses);
     };
     check("--face-video", inputs.face);
     check("--background-video", inputs.background);
     check("--mask-video", inputs.mask);
+    return wanted;
+}
+
+std::shared_ptr<DrivingClip> open_clip(const ResolvedRequest& resolved, int threads) {
+    const Request& request = resolved.request;
+    preprocess::Options options = request.preprocessing;
+    options.video = request.video;
+    options.image = request.image;
+    options.replace = resolved.task == Task::replace;
+    options.fps = resolved.fps;
+    options.max_frames = request.num_frames.value_or(0);
+    complete(options, threads);
+    return std::make_shared<DrivingClip>(std::move(options));
+}
+
+int frames_of_clip(const DrivingClip& clip, ResolvedRequest& resolved) {
+    if (!clip.damage().empty())
+        resolved.warnings.push_back(fmt::format("the driving clip ends early: {}", clip.damage()));
+    const int wanted = resolved.request.num_frames.value_or(clip.frames());
+    ZT_CHECK(
+        clip.frames() >= 2 && wanted <= clip.frames(), bad_request,
+        "--video has {} frames at {} a second and {} are wanted: 2 at least and as many as are "
+        "wanted are needed",
+        clip.frames(), resolved.fps, wanted);
     return wanted;
 }
 
@@ -173,7 +200,7 @@ int steps_of(const Request& request, const Defaults& defaults) {
 
 ResolvedRequest Engine::resolve(const Request& request) const {
     const ModelFolder& model = parts_->model;
-    const Defaults defaults = defaults_of(model);
+    Defaults defaults = defaults_of(model);
     ResolvedRequest resolved;
     resolved.request = request;
     const int multiple_h = static_cast<int>(parts_->vae_config.scale_factor_spatial *
@@ -183,6 +210,7 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     const int temporal = static_cast<int>(parts_->vae_config.scale_factor_temporal);
     auto& warnings = resolved.warnings;
     const bool moved = parts_->kind() == ModelKind::animate;
+    if (moved && find_known(model) == nullptr) defaults.fps = kAnimateFps;
     const int wanted_frames =
         request.num_frames.value_or(moved                       ? 1
                                     : request.task == Task::t2i ? 1
@@ -193,13 +221,20 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     ZT_CHECK(resolved.task != Task::t2i || resolved.num_frames == 1, bad_request,
              "--task t2i makes one frame, --num-frames is {}: leave one of them out",
              wanted_frames);
-    resolved.inputs = read_inputs(request, request.num_frames ? resolved.num_frames : 0);
+    resolved.fps = request.fps.value_or(defaults.fps);
+    ZT_CHECK(std::isfinite(resolved.fps) && resolved.fps > 0 && resolved.fps <= 1000, bad_request,
+             "--fps is {}: accepted are numbers above 0, up to 1000", resolved.fps);
+    resolved.inputs = read_inputs(request, request.num_frames ? resolved.num_frames : 0, moved);
     if (moved) {
-        resolved.num_frames = frames_of_animation(resolved.inputs, request);
+        if (!request.video.empty()) {
+            resolved.clip = open_clip(resolved, parts_->options.threads);
+            resolved.num_frames = frames_of_clip(*resolved.clip, resolved);
+        } else {
+            resolved.num_frames = frames_of_animation(resolved.inputs, request);
+        }
     } else if (!resolved.inputs.video.empty()) {
-        resolved.num_frames =
-            frames_of_video(resolved.num_frames, request.num_frames.has_value(),
-                            static_cast<int>(resolved.inputs.video.size()), temporal, warnings);
+        resolved.num_frames = frames_of_video(resolved.num_frames, request.num_frames.has_value(),
+                                              resolved.inputs.video.size(), temporal, warnings);
     }
     ZT_CHECK(resolved.task != Task::flf2v || resolved.num_frames > temporal, bad_request,
              "--task flf2v needs a first and a last frame: --num-frames {} is too few, {} are the "
@@ -212,9 +247,6 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     resolved.width =
         round_size("--width", request.width.value_or(size.width), multiple_w, warnings);
 
-    resolved.fps = request.fps.value_or(defaults.fps);
-    ZT_CHECK(std::isfinite(resolved.fps) && resolved.fps > 0 && resolved.fps <= 1000, bad_request,
-             "--fps is {}: accepted are numbers above 0, up to 1000", resolved.fps);
     resolved.num_inference_steps = steps_of(request, defaults);
     ZT_CHECK(resolved.num_inference_steps >= 1 && resolved.num_inference_steps <= kMostSteps,
              bad_request, "--num-inference-steps is {}: accepted are 1 to {}",
@@ -259,6 +291,7 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     ZT_CHECK(std::isfinite(resolved.conditioning_scale), bad_request,
              "--conditioning-scale is not a finite number");
     parts_->plan_segments(resolved, defaults.num_frames);
+    if (resolved.clip) resolved.clip->attach(resolved.inputs, resolved.segments);
     if (!request.latents.empty()) draw_noise(resolved);  // refuses a file that does not fit
     return resolved;
 }

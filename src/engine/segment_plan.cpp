@@ -2,12 +2,14 @@
 // coefficients.
 #include "base/error.h"
 #include "base/log.h"
+#include "engine/driving_clip.h"
 #include "engine/parts.h"
 #include "ops/device.h"
 #include "plan/devices.h"
 #include "preprocess/identity.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <optional>
 
@@ -26,14 +28,14 @@ bool segments_asked(const Request& request) {
            request.segment_overlap;
 }
 
-// First frames of new shots: where more than kCutShare of the colours change from one frame to the
-// next (preprocess/identity.h), and kLeastFramesPerShot apart.
-std::vector<int> find_cuts(const std::vector<Frame>& video, int num_frames) {
+// First frames of new shots (preprocess/identity.h), kLeastFramesPerShot apart.
+std::vector<int> find_cuts(const std::function<preprocess::ColorShares(int)>& shares_of,
+                           int num_frames) {
     std::vector<int> cuts;
     std::optional<preprocess::ColorShares> before;
     int last = 0;
     for (int i = 0; i < num_frames; ++i) {
-        const auto shares = preprocess::color_shares_of(video[static_cast<std::size_t>(i)]);
+        const auto shares = shares_of(i);
         const bool far =
             i - last >= plan::kLeastFramesPerShot && num_frames - i >= plan::kLeastFramesPerShot;
         if (before && far && preprocess::is_cut(*before, shares)) {
@@ -43,6 +45,18 @@ std::vector<int> find_cuts(const std::vector<Frame>& video, int num_frames) {
         before = shares;
     }
     return cuts;
+}
+
+std::vector<int> cuts_of(const ResolvedRequest& resolved) {
+    if (resolved.clip) {
+        const auto colors = resolved.clip->colors();
+        const int known = std::min(resolved.num_frames, static_cast<int>(colors.size()));
+        return find_cuts([&](int i) { return colors[static_cast<std::size_t>(i)]; }, known);
+    }
+    const VisualInputs& inputs = resolved.inputs;
+    const FrameSequence& video = inputs.background.empty() ? inputs.face : inputs.background;
+    return find_cuts([&](int i) { return preprocess::color_shares_of(video.at(i)); },
+                     resolved.num_frames);
 }
 
 plan::SegmentPlan one_window(int num_frames) {
@@ -184,9 +198,7 @@ void Engine::Parts::plan_segments(ResolvedRequest& resolved, int window) const {
                       .fusion = request.overlap_fusion.value_or(OverlapFusion::last),
                       .color_match = request.color_match};
     if (request.cut_policy) {
-        const VisualInputs& inputs = resolved.inputs;
-        resolved.cuts = find_cuts(inputs.background.empty() ? inputs.face : inputs.background,
-                                  resolved.num_frames);
+        resolved.cuts = cuts_of(resolved);
     }
     const Cost cost = cost_model(resolved.warnings);
     const plan::Workload workload = workload_of(resolved);

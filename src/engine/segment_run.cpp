@@ -1,5 +1,6 @@
 #include "engine/segment_run.h"
 
+#include "engine/driving_clip.h"
 #include "engine/join.h"
 #include "engine/parts.h"
 
@@ -157,7 +158,8 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
         carried.generator = generator.get_state();
         if (hooks.after_segment) hooks.after_segment(carried);
     }
-    parts.learn_cost(samples);
+    // What runs beside the preprocessing of a clip is slower than the machine.
+    if (!request.clip || request.clip->is_kept()) parts.learn_cost(samples);
     report.drift = carried.drift;
     return latents.defined() ? source->result(latents) : latents;  // undefined: all was done before
 }

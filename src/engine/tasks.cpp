@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace zoetrope {
@@ -21,7 +22,10 @@ std::vector<Input> inputs_given(const Request& request) {
         {"--image", !request.image.empty(), {Task::i2v, Task::flf2v, Task::animate, Task::replace}},
         {"--last-image", !request.last_image.empty(), {Task::flf2v}},
         {"--reference-image", !request.reference_images.empty(), {Task::vace}},
-        {"--video", !request.video.empty(), {Task::v2v, Task::vace}},
+        {"--video", !request.video.empty(), {Task::v2v, Task::vace, Task::animate, Task::replace}},
+        {request.preprocessing_flag,
+         !request.preprocessing_flag.empty(),
+         {Task::animate, Task::replace}},
         {"--mask-video", !request.mask_video.empty(), {Task::vace, Task::replace}},
         {"--pose-video", !request.pose_video.empty(), {Task::animate, Task::replace}},
         {"--face-video", !request.face_video.empty(), {Task::animate, Task::replace}},
@@ -78,6 +82,34 @@ bool takes(ModelKind kind, Task task, const Input& input) {
     return contains(input.tasks, task);
 }
 
+// Either a driving clip or the videos that are made of one.
+void check_driving(ModelKind kind, Task task, const Request& request) {
+    if (!request.video.empty()) {
+        for (const auto& [flag, path] : {std::pair("--pose-video", &request.pose_video),
+                                         std::pair("--face-video", &request.face_video),
+                                         std::pair("--background-video", &request.background_video),
+                                         std::pair("--mask-video", &request.mask_video)}) {
+            ZT_CHECK(path->empty(), bad_request,
+                     "--video and {} were both given: the pose, face, background and mask videos "
+                     "are made of --video, give it or them",
+                     flag);
+        }
+        return;
+    }
+    ZT_CHECK(request.preprocessing_flag.empty(), bad_request,
+             "{} says how a driving clip is looked at, and --video, the clip, is missing",
+             request.preprocessing_flag);
+    ZT_CHECK(!request.pose_video.empty() && !request.face_video.empty(), bad_request,
+             "--video is missing, or --pose-video and --face-video in its place: this model takes "
+             "{}",
+             inputs_of(kind));
+    ZT_CHECK(
+        task != Task::replace || (!request.background_video.empty() && !request.mask_video.empty()),
+        bad_request,
+        "--background-video or --mask-video is missing: --task replace puts the character "
+        "into a video");
+}
+
 void check_inputs(ModelKind kind, Task task, bool two_pictures, const Request& request) {
     for (const Input& input : inputs_given(request)) {
         ZT_CHECK(takes(kind, task, input), bad_request,
@@ -97,13 +129,7 @@ void check_inputs(ModelKind kind, Task task, bool two_pictures, const Request& r
              "--video is missing: --task v2v changes a video");
     ZT_CHECK(kind != ModelKind::control_channels || !request.video.empty(), bad_request,
              "--video is missing: this model takes {}", inputs_of(kind));
-    ZT_CHECK(!moved || (!request.pose_video.empty() && !request.face_video.empty()), bad_request,
-             "--pose-video or --face-video is missing: this model takes {}", inputs_of(kind));
-    ZT_CHECK(
-        task != Task::replace || (!request.background_video.empty() && !request.mask_video.empty()),
-        bad_request,
-        "--background-video or --mask-video is missing: --task replace puts the character "
-        "into a video");
+    if (moved) check_driving(kind, task, request);
     ZT_CHECK(task == Task::replace || request.mask_video.empty() || !request.video.empty(),
              bad_request,
              "--mask-video says which parts of --video are made anew, and --video is missing");
@@ -121,8 +147,9 @@ std::string_view inputs_of(ModelKind kind) {
             return "a prompt, and --video, --mask-video and --reference-image as control";
         case ModelKind::control_channels: return "a prompt, a control --video and perhaps --image";
         case ModelKind::animate:
-            return "a prompt, --image, --pose-video and --face-video, and to replace a person "
-                   "--background-video and --mask-video";
+            return "a prompt, --image, and a driving --video (or --pose-video and --face-video, "
+                   "and "
+                   "to replace a person --background-video and --mask-video)";
     }
     return "";
 }

@@ -15,7 +15,7 @@ enum class ModelKind {
     image,             // a first picture as channels, perhaps a last one (I2V, FLF2V, Fun-InP)
     text_or_image,     // a prompt, or a first picture as a known frame (Wan2.2 TI2V)
     control,           // control video, mask and reference pictures, all optional (VACE)
-    animate,           // a character's picture, pose and face videos (Wan-Animate)
+    animate,           // a character's picture, a driving clip or what is made of it (Wan-Animate)
     control_channels,  // control video and perhaps a first picture, as channels (Fun-Control)
 };
 

@@ -35,11 +35,11 @@ at::Tensor mask_channels(const at::Tensor& mask, std::int64_t spatial, std::int6
 at::Tensor control_latents(const VisualInputs& inputs, std::int64_t num_frames,
                            const PixelEncoder& encoder) {
     const VaeConfig& config = encoder.vae.layers.config();
-    const auto at_size = [&](const std::vector<Frame>& frames, std::int64_t i) {
-        return to_pixels(frames[static_cast<std::size_t>(i)], encoder.height, encoder.width);
+    const auto at_size = [&](const FrameSequence& video, std::int64_t i) {
+        return to_pixels(video.at(static_cast<int>(i)), encoder.height, encoder.width);
     };
     const auto mask_at = [&](std::int64_t i) {
-        return at_size(inputs.mask, i).add(1).div_(2).clamp_(0, 1);
+        return at_size(inputs.mask, inputs.mask.size() == 1 ? 0 : i).add(1).div_(2).clamp_(0, 1);
     };
     const auto part_of_video = [&](bool marked) {
         return encoder.encode(num_frames, [&](std::int64_t i) -> at::Tensor {
@@ -77,9 +77,8 @@ at::Tensor control_channels(const VisualInputs& inputs, std::int64_t num_frames,
     };
     const at::Tensor control =
         encoder
-            .encode(
-                num_frames,
-                [&](std::int64_t i) { return pixels(inputs.video[static_cast<std::size_t>(i)]); })
+            .encode(num_frames,
+                    [&](std::int64_t i) { return pixels(inputs.video.at(static_cast<int>(i))); })
             .to(at::kCPU);
     at::Tensor first = at::zeros_like(control);
     if (inputs.image) {
@@ -180,7 +179,7 @@ VisualConditions Engine::Parts::encode_window(const ResolvedRequest& request,
             }
             case Task::v2v:
                 result.source = encoder.encode(segment.length, [&](std::int64_t i) {
-                    return pixels(inputs.video[static_cast<std::size_t>(i)]);
+                    return pixels(inputs.video.at(static_cast<int>(i)));
                 });
                 break;
             case Task::vace:

@@ -88,7 +88,7 @@ void ContainerSink::open(int width, int height) {
     const int crf = options_.crf >= 0 ? options_.crf : format_.default_crf;
     if (crf >= 0) codec_options.set("crf", std::to_string(crf));
     if (codec_->id == AV_CODEC_ID_H264) {
-        codec_options.set("preset", "medium");
+        codec_options.set("preset", options_.quick ? "veryfast" : "medium");
         // With macroblock-tree rate control x264 gave other bytes for the same frames in one or two
         // runs of a hundred; without it in none of 450.
         codec_options.set("x264-params", "mbtree=0");

@@ -82,7 +82,7 @@ void add_metadata(const AVDictionary* from, std::map<std::string, std::string>& 
 
 class FileSource : public FrameSource {
 public:
-    explicit FileSource(const fs::path& path);
+    FileSource(const fs::path& path, int threads);
     std::optional<TimedFrame> read() override;
     std::optional<double> skip() override;
 
@@ -102,6 +102,7 @@ private:
 
     fs::path path_;
     ffmpeg::InputBytes bytes_;
+    int threads_;
     ffmpeg::InputContext input_;
     AVStream* stream_ = nullptr;
     ffmpeg::CodecContext decoder_;
@@ -118,7 +119,8 @@ private:
     std::string break_;   // why the file ends early
 };
 
-FileSource::FileSource(const fs::path& path) : path_(path), bytes_(path) {
+FileSource::FileSource(const fs::path& path, int threads)
+    : path_(path), bytes_(path), threads_(threads) {
     const LogCapture log;
     open();
     picture_waits_ = decode();
@@ -146,7 +148,7 @@ void FileSource::open() {
     check(avcodec_parameters_to_context(decoder_.get(), stream_->codecpar),
           ErrorKind::out_of_memory, doing());
     decoder_->pkt_timebase = stream_->time_base;
-    decoder_->thread_count = 0;  // as many as the machine has; the frames do not depend on it
+    decoder_->thread_count = threads_;  // the frames do not depend on it
     decoder_->max_pixels = kMaxPixels;
     check(avcodec_open2(decoder_.get(), codec, nullptr), ErrorKind::unsupported, doing());
 }
@@ -348,8 +350,8 @@ std::optional<double> FileSource::skip() {
 
 }  // namespace
 
-std::unique_ptr<FrameSource> open_media_file(const fs::path& path) {
-    return std::make_unique<FileSource>(path);
+std::unique_ptr<FrameSource> open_media_file(const fs::path& path, int threads) {
+    return std::make_unique<FileSource>(path, threads);
 }
 
 }  // namespace zoetrope

@@ -34,6 +34,10 @@ void FrameFeed::push(int track, Frame frame) {
     }
     ZT_CHECK(state_ != State::stopped, cancelled, "nobody takes the frames any more");
     if (state_ == State::draining) return;
+    if (into.end() < dropped_) {
+        ++into.first;
+        return;
+    }
     into.frames.push_back(std::move(frame));
     changed_.notify_all();
 }
@@ -104,9 +108,10 @@ void FrameFeed::stop() {
     changed_.notify_all();
 }
 
-void FrameFeed::restart() {
+void FrameFeed::restart(int first) {
     const std::lock_guard lock(mutex_);
-    tracks_.assign(tracks_.size(), Track());
+    tracks_.assign(tracks_.size(), Track{.frames = {}, .first = 0, .next = first});
+    dropped_ = std::max(0, first - options_.back);
     state_ = State::open;
     released_ = ended_ = false;
     error_ = nullptr;

@@ -47,8 +47,8 @@ public:
     // Nothing more is read: pushes throw.
     void stop();
 
-    // As it was made: for another run.
-    void restart();
+    // As it was made: for another run, which reads no frame before that one.
+    void restart(int first = 0);
 
     bool reader_waits() const;
     std::int64_t most_bytes() const;  // of a track
@@ -74,6 +74,7 @@ private:
     std::condition_variable changed_;
     std::vector<Track> tracks_;
     State state_ = State::open;
+    int dropped_ = 0;  // the first frames of each track, which nobody reads
     bool released_ = false;
     bool ended_ = false;
     bool reader_waits_ = false;  // for frame wanted_ of wanted_track_

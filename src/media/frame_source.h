@@ -30,7 +30,8 @@ protected:
     std::string damage_;
 };
 
-std::unique_ptr<FrameSource> open_media_file(const std::filesystem::path& path);
+// threads: of the decoder; 0: as many as the machine has.
+std::unique_ptr<FrameSource> open_media_file(const std::filesystem::path& path, int threads = 0);
 
 std::unique_ptr<FrameSource> open_picture_folder(const std::filesystem::path& path, double fps);
 

@@ -16,7 +16,7 @@ std::unique_ptr<FrameSource> open_source(const fs::path& path, const ReadOptions
              "the frame rate of pictures is {}: accepted is more than 0", options.pictures_fps);
     std::error_code error;
     return fs::is_directory(path, error) ? open_picture_folder(path, options.pictures_fps)
-                                         : open_media_file(path);
+                                         : open_media_file(path, options.threads);
 }
 
 }  // namespace

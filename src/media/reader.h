@@ -45,6 +45,7 @@ struct TimedFrame {
 
 struct ReadOptions {
     double pictures_fps = 16;  // the rate that a folder of pictures is taken to have
+    int threads = 0;           // of a file's decoder; 0: as many as the machine has
 };
 
 class FrameSource;

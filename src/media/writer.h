@@ -24,6 +24,7 @@ namespace zoetrope {
 struct WriteOptions {
     double fps = 16;        // 23.976 and 29.97 mean 24000/1001 and 30000/1001; PNG has no rate
     int crf = -1;           // constant rate factor, lower is better; -1: the format's default
+    bool quick = false;     // H.264 in a fraction of the time, in a larger file of the same quality
     int threads = 1;        // of the encoder; a fixed number, since the bytes may depend on it
     bool lossless = false;  // every pixel as it is, in .mkv: FFV1
     // title, comment, description, ... in UTF-8; GIF keeps the comment only.

@@ -94,10 +94,17 @@ fs::path default_cache_folder() {
     return home.is_absolute() ? home / ".cache" / "zoetrope" / "preprocess" : fs::path();
 }
 
-bool take_from_cache(const fs::path& cache, const std::string& key, const fs::path& target) {
-    const fs::path kept = cache / key;
+fs::path find_in_cache(const fs::path& cache, const std::string& key) {
+    fs::path kept = cache / key;
     std::error_code ignored;
-    if (!fs::is_directory(kept, ignored)) return false;
+    if (!fs::is_directory(kept, ignored)) return {};
+    fs::last_write_time(kept, fs::file_time_type::clock::now(), ignored);
+    return kept;
+}
+
+bool take_from_cache(const fs::path& cache, const std::string& key, const fs::path& target) {
+    const fs::path kept = find_in_cache(cache, key);
+    if (kept.empty()) return false;
     try {
         fs::create_directories(target);
         for (const auto& file : fs::directory_iterator(kept)) {
@@ -106,7 +113,6 @@ bool take_from_cache(const fs::path& cache, const std::string& key, const fs::pa
             fs::copy_file(file.path(), part, fs::copy_options::overwrite_existing);
             fs::rename(part, name);
         }
-        fs::last_write_time(kept, fs::file_time_type::clock::now(), ignored);
         return true;
     } catch (const fs::filesystem_error& error) {
         log::warning("the kept result {} cannot be used: {}", kept.string(), error.what());

@@ -31,6 +31,9 @@ private:
 // set.
 std::filesystem::path default_cache_folder();
 
+// A kept result's folder, made the newest; empty where there is none.
+std::filesystem::path find_in_cache(const std::filesystem::path& cache, const std::string& key);
+
 // Copies a kept result's files into `target`; whether there was one.
 bool take_from_cache(const std::filesystem::path& cache, const std::string& key,
                      const std::filesystem::path& target);

@@ -2,8 +2,8 @@
 //
 // An estimator owns its networks; find() may be called by as many threads at once as it was made
 // for. Two exist: MediaPipe's small networks, which come with the program, and the YOLOv10 and
-// ViTPose networks of a Wan-Animate checkpoint's process_checkpoint folder. Errors: not_found, io,
-// unsupported.
+// ViTPose networks of a Wan-Animate checkpoint's process_checkpoint folder; a segmenter may draw
+// the outlines of either. Errors: not_found, io, unsupported.
 #pragma once
 
 #include "base/frames.h"
@@ -31,9 +31,6 @@ public:
     // The largest first, at most kMostPeople. A person whose points the networks do not trust is
     // left out.
     virtual std::vector<Person> find(const Frame& picture) const = 0;
-
-    // The network files, for reports and for the key of cached results.
-    virtual std::vector<std::filesystem::path> files() const = 0;
 };
 
 // folder: pose_detection.tflite, pose_landmark_full.tflite, hand_recrop.tflite,
@@ -46,5 +43,17 @@ std::unique_ptr<PersonEstimator> make_onnx_estimator(const std::filesystem::path
                                                      const std::filesystem::path& pose,
                                                      const std::filesystem::path& masks_from,
                                                      const EstimatorOptions& options);
+
+// The people of another estimator with outlines by an ONNX network. Its input is a picture [1, 3,
+// height, width] (or [1, height, width, 3]): the surroundings of one person, RGB, normalised by
+// ImageNet's means and deviations. The first output of one to three dimensions beside the batch
+// says where people are: one channel of probabilities or logits, two of scores (not, person), or
+// the 21 of PASCAL VOC.
+std::unique_ptr<PersonEstimator> make_segmented_estimator(std::unique_ptr<PersonEstimator> people,
+                                                          const std::filesystem::path& segmenter,
+                                                          int threads);
+
+// The files of MediaPipe's networks in their folder.
+std::vector<std::filesystem::path> mediapipe_files(const std::filesystem::path& folder);
 
 }  // namespace zoetrope::preprocess

@@ -7,7 +7,8 @@
 namespace zoetrope::preprocess {
 namespace {
 
-constexpr double kSlack = 1e-6;  // frames: times are rounded in files
+constexpr double kSlack = 1e-6;     // frames
+constexpr double kRounding = 1e-3;  // seconds, of times in files (Matroska)
 
 }  // namespace
 
@@ -49,7 +50,7 @@ std::optional<Frame> FrameSampler::next() {
     // Until the end of this output frame is known to lie within the source.
     const auto reaches = [&] {
         return !near_.empty() && near_.back().seconds >= now &&
-               (near_.back().seconds + frame_seconds_) * fps_ + kSlack >=
+               (near_.back().seconds + frame_seconds_ + kRounding) * fps_ >=
                    static_cast<double>(next_ + 1);
     };
     while (true) {
@@ -60,8 +61,8 @@ std::optional<Frame> FrameSampler::next() {
         if (reaches() || !read_one()) break;
     }
     if (near_.empty()) return std::nullopt;
-    const bool lasts =
-        (near_.back().seconds + frame_seconds_) * fps_ + kSlack >= static_cast<double>(next_ + 1);
+    const bool lasts = (near_.back().seconds + frame_seconds_ + kRounding) * fps_ >=
+                       static_cast<double>(next_ + 1);
     if (ended_ && next_ > 0 && !lasts) return std::nullopt;
     ++next_;
     return near_[nearest(now)].frame;

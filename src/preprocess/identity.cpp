@@ -14,6 +14,10 @@ constexpr float kSamePersonOverlap = 0.15F;  // of boxes in frames that follow e
 constexpr float kNearby =
     0.5F;  // distance of centres, in the person's size, that counts as the same
 constexpr float kCutShare = 0.45F;  // of the colours that change between two shots
+// Mean change of a field's brightness between two shots. Of a film's five cuts the least was 38; of
+// 1300 other pairs of frames, of twelve clips, the largest 16.
+constexpr float kCutBrightness = 27;
+constexpr std::size_t kFields = 64;
 constexpr double kForgotten = 1.0;  // seconds after which somebody else may be followed
 constexpr std::int64_t kFaceReach =
     4;  // frames to both sides over which the face's box is smoothed
@@ -62,24 +66,36 @@ PersonChoice parse_person_choice(std::string_view text) {
 }
 
 ColorShares color_shares_of(const Frame& frame) {
-    constexpr std::size_t kStep = 7;  // every seventh pixel says enough
-    ColorShares shares{};
+    constexpr std::size_t kStep = 7;  // every seventh pixel of a row says enough
+    ColorShares found;
+    std::array<float, kFields> counts{};  // pixels
     float count = 0;
-    for (std::size_t i = 0; i + 2 < frame.rgb.size(); i += 3 * kStep) {
-        const std::size_t shade = static_cast<std::size_t>(frame.rgb[i] >> 6) * 16 +
-                                  static_cast<std::size_t>(frame.rgb[i + 1] >> 6) * 4 +
-                                  static_cast<std::size_t>(frame.rgb[i + 2] >> 6);
-        shares[shade] += 1;
-        count += 1;
+    const auto width = static_cast<std::size_t>(frame.width);
+    const auto height = static_cast<std::size_t>(frame.height);
+    for (std::size_t y = 0; y < height; ++y) {
+        const std::uint8_t* row = frame.rgb.data() + y * width * 3;
+        for (std::size_t x = y % kStep; x < width; x += kStep) {
+            const std::uint8_t* pixel = row + x * 3;
+            found.shares[static_cast<std::size_t>((pixel[0] >> 6) * 16 + (pixel[1] >> 6) * 4 +
+                                                  (pixel[2] >> 6))] += 1;
+            const std::size_t field = y * 8 / height * 8 + x * 8 / width;
+            found.fields[field] += static_cast<float>(pixel[0] + pixel[1] + pixel[2]) / 3;
+            counts[field] += 1;
+            count += 1;
+        }
     }
-    for (float& share : shares) share /= std::max(count, 1.0F);
-    return shares;
+    for (float& share : found.shares) share /= std::max(count, 1.0F);
+    for (std::size_t i = 0; i < counts.size(); ++i) found.fields[i] /= std::max(counts[i], 1.0F);
+    return found;
 }
 
 bool is_cut(const ColorShares& before, const ColorShares& after) {
-    float moved = 0;
-    for (std::size_t i = 0; i < before.size(); ++i) moved += std::abs(before[i] - after[i]) / 2;
-    return moved > kCutShare;
+    float moved = 0, brightness = 0;
+    for (std::size_t i = 0; i < before.shares.size(); ++i) {
+        moved += std::abs(before.shares[i] - after.shares[i]) / 2;
+        brightness += std::abs(before.fields[i] - after.fields[i]);
+    }
+    return moved > kCutShare || brightness > kCutBrightness * static_cast<float>(kFields);
 }
 
 IdentityJoiner::IdentityJoiner(PersonChoice choice, BadFrames bad_frames, double fps)

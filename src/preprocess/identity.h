@@ -32,8 +32,12 @@ struct PersonChoice {
 };
 PersonChoice parse_person_choice(std::string_view text);
 
-// How the colours of a frame are shared out: 4 shades of each of 3 channels.
-using ColorShares = std::array<float, 64>;
+// What tells one shot from another: how a frame's colours are shared out (4 shades of each of 3
+// channels), and how bright it is where (8 by 8 fields, 0 to 255).
+struct ColorShares {
+    std::array<float, 64> shares{};
+    std::array<float, 64> fields{};
+};
 ColorShares color_shares_of(const Frame& frame);
 
 // Whether a scene ends between two frames.

@@ -79,15 +79,14 @@ void fill_blocks(Mask& mask, int columns, int rows) {
 
 Mask mask_of(const PersonMask& outline, int width, int height) {
     Mask mask(width, height);
-    if (outline.side == 0) return mask;
+    if (outline.width == 0) return mask;
     const Region& region = outline.region;
     const float c = std::cos(region.angle);
     const float s = std::sin(region.angle);
-    const int side = outline.side;
     const auto alpha = [&](int u, int v) -> float {
-        u = std::clamp(u, 0, side - 1);
-        v = std::clamp(v, 0, side - 1);
-        return outline.alpha[static_cast<std::size_t>(v) * static_cast<std::size_t>(side) +
+        u = std::clamp(u, 0, outline.width - 1);
+        v = std::clamp(v, 0, outline.height - 1);
+        return outline.alpha[static_cast<std::size_t>(v) * static_cast<std::size_t>(outline.width) +
                              static_cast<std::size_t>(u)];
     };
     std::uint8_t* target = mask.inside.data();
@@ -98,8 +97,8 @@ Mask mask_of(const PersonMask& outline, int width, int height) {
             const float u = (dx * c + dy * s) / region.width + 0.5F;
             const float v = (dy * c - dx * s) / region.height + 0.5F;
             if (!(u >= 0 && v >= 0 && u < 1 && v < 1)) continue;
-            const float column = u * static_cast<float>(side) - 0.5F;
-            const float row = v * static_cast<float>(side) - 0.5F;
+            const float column = u * static_cast<float>(outline.width) - 0.5F;
+            const float row = v * static_cast<float>(outline.height) - 0.5F;
             const int left = static_cast<int>(std::floor(column));
             const int top = static_cast<int>(std::floor(row));
             const float right_share = column - static_cast<float>(left);

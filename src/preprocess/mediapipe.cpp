@@ -110,7 +110,7 @@ BodyPoints BodyNetwork::find(const Frame& picture, const Region& region, bool wi
                        std::min(sigmoid(row[3]), sigmoid(row[4])));
     }
     if (with_mask) {
-        body.mask = {region, side};
+        body.mask = {region, side, side};
         const auto logits = request.output(mask_);
         body.mask.alpha.reserve(logits.size());
         for (const float logit : logits) {

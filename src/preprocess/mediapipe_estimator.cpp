@@ -55,11 +55,6 @@ public:
         return people;
     }
 
-    std::vector<std::filesystem::path> files() const override {
-        return {people_.network().file(), body_.network().file(),  hand_regions_.network().file(),
-                hands_.network().file(),  faces_.network().file(), face_.network().file()};
-    }
-
 private:
     static bool usable(const Region& region, const Frame& picture) {
         const auto side = static_cast<float>(std::max(picture.width, picture.height));
@@ -123,6 +118,15 @@ private:
 std::unique_ptr<PersonEstimator> make_mediapipe_estimator(const std::filesystem::path& folder,
                                                           const EstimatorOptions& options) {
     return std::make_unique<MediaPipeEstimator>(folder, options);
+}
+
+std::vector<std::filesystem::path> mediapipe_files(const std::filesystem::path& folder) {
+    std::vector<std::filesystem::path> files;
+    for (const char* name :
+         {"pose_detection.tflite", "pose_landmark_full.tflite", "hand_recrop.tflite",
+          "hand_landmark_full.tflite", "face_detection_short_range.tflite", "face_landmark.tflite"})
+        files.push_back(folder / name);
+    return files;
 }
 
 }  // namespace zoetrope::preprocess

@@ -38,12 +38,6 @@ public:
         return people;
     }
 
-    std::vector<std::filesystem::path> files() const override {
-        std::vector<std::filesystem::path> all = {detector_.file(), pose_.file()};
-        if (outlines_) all.push_back(outlines_->network().file());
-        return all;
-    }
-
 private:
     void check_detector() {
         const bool fits =

@@ -7,6 +7,7 @@
 #include "preprocess/estimator.h"
 #include "preprocess/face_box.h"
 #include "preprocess/frame_rate.h"
+#include "preprocess/kept_results.h"
 #include "preprocess/picture.h"
 #include "preprocess/pose_drawing.h"
 #include "preprocess/retarget.h"
@@ -20,8 +21,6 @@ namespace zoetrope::preprocess {
 namespace fs = std::filesystem;
 namespace {
 
-// Changes with anything that changes results: kept ones of older programs are then not used.
-constexpr std::string_view kVersion = "1";
 constexpr int kQuality = 8;  // constant rate factor of H.264: no loss that an eye would see
 constexpr int kFewestPixels = 64 * 64;
 
@@ -33,60 +32,26 @@ struct Slot {
     Frame pose, face, background, mask;
 };
 
-void check(const Options& options) {
-    ZT_CHECK(!options.video.empty(), bad_request, "--video is missing: give the driving clip");
-    ZT_CHECK(options.area >= kFewestPixels, bad_request,
-             "--resolution-area has {} pixels: accepted are {} and more", options.area,
-             kFewestPixels);
-    ZT_CHECK(!options.retarget || !options.image.empty(), bad_request,
-             "--retarget fits the pose to a character: give its picture with --image");
-    ZT_CHECK(options.edited_reference.empty() || options.retarget, bad_request,
-             "--edited-reference is used by --retarget only: give both or neither");
-    ZT_CHECK(!options.retarget || !options.replace, bad_request,
-             "--retarget and --replace were both given: in replacement the person stays where it "
-             "is, take one of them");
-    ZT_CHECK(options.detector.empty() == options.pose.empty(), bad_request,
-             "--det-model and --pose-model belong together: give both or neither");
-    ZT_CHECK(options.threads >= 1, bad_request, "--threads is {}: accepted are 1 and more",
-             options.threads);
-    augmented(Mask(1, 1), options.mask);  // refuses what is out of range
-}
-
 std::unique_ptr<PersonEstimator> make_estimator(const Options& options) {
-    const EstimatorOptions how{.threads = options.threads, .masks = options.replace};
-    if (options.detector.empty()) return make_mediapipe_estimator(options.mediapipe, how);
-    return make_onnx_estimator(options.detector, options.pose, options.mediapipe, how);
-}
-
-std::string cache_key(const Options& options, const PersonEstimator& estimator) {
-    ContentHash hash;
-    hash.add(kVersion);
-    hash.add_file(options.video);
-    for (const fs::path& picture : {options.image, options.edited_reference}) {
-        hash.add(picture.empty() ? "without" : "with");
-        if (!picture.empty()) hash.add_file(picture);
-    }
-    for (const fs::path& file : estimator.files()) {
-        // Networks of gigabytes are known by name, size and age.
-        hash.add(fmt::format("{} {} {}", fs::absolute(file).string(), fs::file_size(file),
-                             fs::last_write_time(file).time_since_epoch().count()));
-    }
-    const MaskOptions& mask = options.mask;
-    hash.add(fmt::format("{} {} {} {} {} {} {} {} {} {} {}", options.replace, options.retarget,
-                         options.area, options.fps, static_cast<int>(options.person.kind),
-                         options.person.nth, static_cast<int>(options.bad_frames), mask.kernel,
-                         mask.iterations, mask.columns, mask.rows));
-    return hash.hex();
+    const EstimatorOptions how{.threads = options.threads,
+                               .masks = options.replace && options.segmenter.empty()};
+    auto people = options.detector.empty()
+                      ? make_mediapipe_estimator(options.mediapipe, how)
+                      : make_onnx_estimator(options.detector, options.pose, options.mediapipe, how);
+    if (options.segmenter.empty()) return people;
+    return make_segmented_estimator(std::move(people), options.segmenter, options.threads);
 }
 
 // The work on one clip; one object per run.
 class Run {
 public:
-    Run(const Options& options, const RunControl& control, const PersonEstimator& estimator)
+    Run(const Options& options, const RunControl& control, const Listener& listener,
+        const PersonEstimator& estimator)
         : options_(options),
           control_(control),
+          listener_(listener),
           estimator_(estimator),
-          reader_(options.video),
+          reader_(options.video, {.threads = options.threads}),
           fps_(options.fps > 0 ? options.fps : reader_.info().fps),
           sampler_([this] { return reader_.read(); }, reader_.info().fps, options.fps),
           joiner_(options.person, options.bad_frames, fps_ > 0 ? fps_ : 1) {
@@ -95,6 +60,8 @@ public:
             frames_expected_ = static_cast<std::int64_t>(reader_.info().seconds * fps_);
         else
             frames_expected_ = reader_.info().frames;
+        if (options.max_frames > 0)
+            frames_expected_ = std::min(frames_expected_, options.max_frames);
         // Joining holds some back, and every thread has some in hand.
         slots_.resize(
             static_cast<std::size_t>(IdentityJoiner::kLookAhead + 3 * options.threads + 2));
@@ -133,8 +100,10 @@ public:
 private:
     bool read_into(Slot& slot) {
         control_.throw_if_stopped();
+        if (options_.max_frames > 0 && read_ == options_.max_frames) return false;
         auto frame = first_ ? std::exchange(first_, std::nullopt) : sampler_.next();
         if (!frame) return false;
+        ++read_;
         slot = {};
         slot.frame = std::move(*frame);
         return true;
@@ -167,12 +136,18 @@ private:
     }
 
     void open_writers() {
-        const WriteOptions how{.fps = fps_, .crf = kQuality};
-        pose_.emplace(options_.output / "src_pose.mp4", how);
-        face_.emplace(options_.output / "src_face.mp4", how);
+        const auto open = [this](std::optional<VideoWriter>& writer, const char* name,
+                                 Track track) {
+            WriteOptions how{.fps = fps_, .crf = kQuality, .quick = true};
+            if (listener_.frame)
+                how.echo = [this, track](Frame frame) { listener_.frame(track, std::move(frame)); };
+            writer.emplace(options_.output / name, how);
+        };
+        open(pose_, "src_pose.mp4", Track::pose);
+        open(face_, "src_face.mp4", Track::face);
         if (!options_.replace) return;
-        background_.emplace(options_.output / "src_bg.mp4", how);
-        mask_.emplace(options_.output / "src_mask.mp4", how);
+        open(background_, "src_bg.mp4", Track::background);
+        open(mask_, "src_mask.mp4", Track::mask);
     }
 
     std::vector<PipelineStage> make_stages() {
@@ -272,6 +247,8 @@ private:
     void note(const JoinedFrame& joined) {
         ++report_.frames;
         if (!joined.found) report_.bad_frames.push_back({joined.frame, joined.why_not});
+        if (joined.found && !std::exchange(seen_, true) && listener_.person_seen)
+            listener_.person_seen();
         if (joined.cut) report_.cuts.push_back(joined.frame);
     }
 
@@ -298,6 +275,7 @@ private:
 
     const Options& options_;
     const RunControl& control_;
+    const Listener& listener_;
     const PersonEstimator& estimator_;
     VideoReader reader_;
     double fps_;
@@ -315,44 +293,83 @@ private:
     std::optional<Retargeter> retargeter_;
     std::optional<VideoWriter> pose_, face_, background_, mask_;
     std::int64_t frames_expected_ = 0;
+    std::int64_t read_ = 0;
+    bool seen_ = false;  // the person was, in some frame
     std::chrono::steady_clock::time_point started_;
     Report report_;
 };
 
-Report report_of_cache(const Options& options) {
-    Report report;
-    report.from_cache = true;
-    for (const char* name :
-         {"src_pose.mp4", "src_face.mp4", "src_bg.mp4", "src_mask.mp4", "src_ref.png"}) {
-        const fs::path file = options.output / name;
-        const bool wanted = options.replace || (name != std::string_view("src_bg.mp4") &&
-                                                name != std::string_view("src_mask.mp4"));
-        if (wanted && fs::exists(file)) report.files.push_back(file);
+}  // namespace
+
+void check(const Options& options) {
+    ZT_CHECK(!options.video.empty(), bad_request, "--video is missing: give the driving clip");
+    ZT_CHECK(fs::exists(options.video), not_found,
+             "--video is '{}': there is no such file or folder", options.video.string());
+    ZT_CHECK(options.area >= kFewestPixels, bad_request,
+             "--resolution-area has {} pixels: accepted are {} and more", options.area,
+             kFewestPixels);
+    ZT_CHECK(!options.retarget || !options.image.empty(), bad_request,
+             "--retarget fits the pose to a character: give its picture with --image");
+    ZT_CHECK(options.edited_reference.empty() || options.retarget, bad_request,
+             "--edited-reference is used by --retarget only: give both or neither");
+    ZT_CHECK(!options.retarget || !options.replace, bad_request,
+             "--retarget is not for replacement, where the person stays as it is: take one of "
+             "them");
+    ZT_CHECK(options.detector.empty() == options.pose.empty(), bad_request,
+             "--det-model and --pose-model belong together: give both or neither");
+    ZT_CHECK(options.segmenter.empty() || options.replace, bad_request,
+             "--segmenter draws masks, which only replacement (--replace, --task replace) has: "
+             "leave it out");
+    ZT_CHECK(options.threads >= 1, bad_request, "--threads is {}: accepted are 1 and more",
+             options.threads);
+    augmented(Mask(1, 1), options.mask);  // refuses what is out of range
+}
+
+Report run(const Options& options, const RunControl& control, const Listener& listener) {
+    check(options);
+    std::string key;
+    if (!options.cache.empty()) {
+        key = result_key(options);
+        // Who listens waits for frames, which files that are there already do not give.
+        if (!listener.frame && take_from_cache(options.cache, key, options.output))
+            return report_of(options, options.output);
     }
-    const MediaInfo info = probe_media(options.output / "src_pose.mp4");
-    report.frames = info.frames;
-    report.fps = info.fps;
-    report.width = info.width;
-    report.height = info.height;
-    report.networks = options.detector.empty() ? "mediapipe" : "onnx";
+    const auto estimator = make_estimator(options);
+    Report report = Run(options, control, listener, *estimator).work();
+    if (!options.cache.empty()) put_into_cache(options.cache, key, report.files);
     return report;
 }
 
-}  // namespace
-
-Report run(const Options& options, const RunControl& control) {
+ClipLength length_of(const Options& options) {
     check(options);
-    ZT_CHECK(fs::exists(options.video), not_found,
-             "--video is '{}': there is no such file or folder", options.video.string());
-    const auto estimator = make_estimator(options);
-    std::string key;
-    if (!options.cache.empty()) {
-        key = cache_key(options, *estimator);
-        if (take_from_cache(options.cache, key, options.output)) return report_of_cache(options);
+    VideoReader reader(options.video);
+    const auto next = [&]() -> std::optional<TimedFrame> {
+        const auto seconds = reader.skip();
+        if (!seconds) return std::nullopt;
+        return TimedFrame{Frame(), *seconds};
+    };
+    FrameSampler sampler(next, reader.info().fps, options.fps);
+    ClipLength length;
+    length.fps = options.fps > 0 ? options.fps : reader.info().fps;
+    if (!(length.fps > 0)) length.fps = 1;  // a picture
+    while ((options.max_frames == 0 || length.frames < options.max_frames) && sampler.next())
+        ++length.frames;
+    length.damage = reader.damage();
+    return length;
+}
+
+std::vector<ColorShares> colors_of(const Options& options) {
+    check(options);
+    VideoReader reader(options.video);
+    FrameSampler sampler([&] { return reader.read(); }, reader.info().fps, options.fps);
+    std::vector<ColorShares> colors;
+    const auto most = static_cast<std::size_t>(options.max_frames);
+    while (most == 0 || colors.size() < most) {
+        const auto frame = sampler.next();
+        if (!frame) break;
+        colors.push_back(color_shares_of(*frame));
     }
-    Report report = Run(options, control, *estimator).work();
-    if (!options.cache.empty()) put_into_cache(options.cache, key, report.files);
-    return report;
+    return colors;
 }
 
 void use_process_checkpoint(const fs::path& folder, Options& options) {

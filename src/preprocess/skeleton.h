@@ -66,8 +66,9 @@ struct Region {
 // A person's outline in 8 bit, 255 inside, over a region of the picture.
 struct PersonMask {
     Region region;
-    int side = 0;                       // 0: none
-    std::vector<std::uint8_t> alpha{};  // [side, side]
+    int width = 0;  // 0: none
+    int height = 0;
+    std::vector<std::uint8_t> alpha{};  // [height, width]
 };
 
 struct Person {

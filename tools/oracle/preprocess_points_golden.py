@@ -5,7 +5,7 @@ usage: preprocess_points_golden.py MEDIAPIPE_FOLDER FOLDER PICTURE...    (needs 
 
 MediaPipe's chain (detector, body, hands, face) is written here a second time, in NumPy. Beside it, a small detector and
 a small whole-body network with random weights are written (detector.onnx, pose.onnx) and decoded as the Wan2.2
-repository does it. points.json holds what was found.
+repository does it, and segmenters (segmenter.onnx, segmenter2.onnx). points.json holds what was found.
 """
 import json
 import math
@@ -204,6 +204,21 @@ def write_networks(folder):
               [("input", [1, 3, 128, 96])], [("heat", [1, 133, 32, 24])], {"kernel": kernel})
 
 
+def write_segmenters(folder):
+    """Inside where the picture, undone of ImageNet's normalisation, is darker than grey: a logit; scores of two classes."""
+    deviation = np.array([0.229, 0.224, 0.225], np.float32)
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    kernel = -20 * deviation.reshape(1, 3, 1, 1)
+    bias = np.array([20 * (3 * 0.5 - mean.sum())], np.float32)
+    onnx_file(folder / "segmenter.onnx",
+              [helper.make_node("Conv", ["picture", "kernel", "bias"], ["dark"], kernel_shape=[1, 1])],
+              [("picture", [1, 3, 160, 128])], [("dark", [1, 1, 160, 128])], {"kernel": kernel, "bias": bias})
+    onnx_file(folder / "segmenter2.onnx",
+              [helper.make_node("Conv", ["picture", "kernel", "bias"], ["scores"], kernel_shape=[1, 1])],
+              [("picture", [1, 3, "h", "w"])], [("scores", [1, 2, "h", "w"])],
+              {"kernel": np.concatenate([-kernel / 2, kernel / 2]), "bias": np.concatenate([-bias / 2, bias / 2])})
+
+
 def bilinear(picture, width, height):
     """Resized with pixel centres at halves, borders repeated; float."""
     def taps(count, out):
@@ -261,6 +276,7 @@ def main():
     mediapipe, folder, *pictures = map(pathlib.Path, sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
     write_networks(folder)
+    write_segmenters(folder)
     networks, cases = MediaPipe(mediapipe), []
     rounded = lambda points: [[round(float(v), 3) for v in row] for row in points]
     for path in pictures:
