@@ -403,6 +403,9 @@ double peak_of(const Work& work) {
 
 // Sizes at which activations are most of it, and few enough channels for a moment's work.
 TEST_P(SmallVae, PeaksOfMemoryAreAsCounted) {
+    if (ops::conv_cpu_isa(false) == kernels::Isa::ref)
+        GTEST_SKIP()
+            << "LibTorch unfolds the pixels of so few channels, and not those of real models";
     ops::limit_heap();
     const ResidencyOptions compute{.compute_dtype = at::kFloat};
     const std::int64_t height = 32, width = 48;
