@@ -34,7 +34,6 @@ NOT_BUILT = {
     "--dit-layerwise-offload": None, "--vae-tiling": "on", "--cache": "dbcache", "--cache-fn": "1",
     "--cache-bn": "0", "--cache-warmup": "4", "--cache-threshold": "0.1", "--cache-max-continuous": "3",
     "--cache-taylorseer": None, "--cache-taylorseer-order": "1",
-    "--state-dir": "x", "--checkpoint-every": "5", "--resume": None,
 }  # fmt: skip
 BUILT = [
     "--config", "--model-path", "--vae-path", "--text-encoder-path", "--tokenizer-path", "--transformer-path",
@@ -51,6 +50,7 @@ BUILT = [
     "--output-file-name", "--save-output", "--output-type", "--json", "--perf-dump-path",
     "--retarget", "--edited-reference", "--resolution-area", "--person", "--on-bad-frame", "--mask-iterations",
     "--mask-k", "--mask-w-len", "--mask-h-len", "--det-model", "--pose-model", "--process-checkpoint", "--segmenter",
+    "--state-dir", "--checkpoint-every", "--resume",
 ]  # fmt: skip
 
 

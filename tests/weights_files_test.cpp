@@ -370,6 +370,28 @@ TEST_F(WeightFiles, WriterStreamsInAnyOrder) {
     }
 }
 
+TEST_F(WeightFiles, ATensorIsWrittenPieceByPiece) {
+    const at::Tensor whole = at::arange(24, at::kFloat).view({4, 3, 2});
+    const fs::path file = folder_ / "x.safetensors";
+    const std::vector<TensorInfo> infos = {{"b", {2}, at::kFloat}, {"a", {4, 3, 2}, at::kFloat}};
+    {
+        SafetensorsWriter writer(file, infos, {});
+        writer.append(1, whole.narrow(0, 0, 1));
+        writer.write(0, at::ones({2}));
+        writer.append(1, whole.narrow(0, 1, 2));
+        EXPECT_THAT(error_of([&] { writer.finish(); }).second, HasSubstr("18 elements of 24"));
+        EXPECT_EQ(error_of([&] { writer.append(1, at::ones({7})); }).first, ErrorKind::internal);
+        writer.append(1, whole.narrow(0, 3, 1));
+        writer.finish();
+    }
+    const auto source = open_safetensors(file);
+    for (std::size_t i = 0; i < 2; ++i) {
+        if (source->tensors()[i].name == "a") {
+            EXPECT_TRUE(source->read(i).equal(whole));
+        }
+    }
+}
+
 TEST_F(WeightFiles, AWriterThatIsLetGoLeavesNothing) {
     const std::vector<TensorInfo> infos = {{"a", {3}, at::kFloat}};
     { SafetensorsWriter writer(folder_ / "x.safetensors", infos, {}); }

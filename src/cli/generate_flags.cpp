@@ -15,7 +15,6 @@ constexpr std::string_view kRanks =
     "running on several devices or ranks is not built yet; one device runs today";
 constexpr std::string_view kOffload = "moving weights layer by layer is not built yet";
 constexpr std::string_view kCache = "step caches are not built yet; every step is computed today";
-constexpr std::string_view kResume = "saving a run's state and resuming it is not built yet";
 
 constexpr Flag kOwnFlags[] = {
     {"", heading, "", "Flags from a file", {}, {}},
@@ -377,9 +376,26 @@ constexpr Flag kOwnFlags[] = {
      {},
      {}},
 
-    {"--state-dir", text, "DIR", "where a run keeps its state", kResume, {}},
-    {"--checkpoint-every", integer, "N", "steps between saves", kResume, {}},
-    {"--resume", toggle, "", "go on from --state-dir", kResume, {}},
+    {"", heading, "", "Runs that survive", {}, {}},
+    {"--state-dir",
+     text,
+     "DIR",
+     "folder where a run keeps its state, so that --resume can go on after the process ended, "
+     "however it ended; default: none",
+     {},
+     {}},
+    {"--checkpoint-every",
+     integer,
+     "N",
+     "steps between saves into --state-dir; finished segments are always saved; default: 1",
+     {},
+     {}},
+    {"--resume",
+     toggle,
+     "",
+     "go on with the run in --state-dir, to the same result; default: false",
+     {},
+     {}},
 
     {"", heading, "", "Output", {}, {}},
     {"--output-path",

@@ -190,6 +190,8 @@ std::string Engine::quantization() const {
     return std::string(name_of(parts_->dit_compute.quantization));
 }
 
+std::string Engine::device() const { return parts_->compute.device.str(); }
+
 TextEmbeddings Engine::encode_text(const ResolvedRequest& request, const RunControl& control,
                                    Report& report) {
     const c10::InferenceMode inference;
@@ -299,6 +301,7 @@ at::Tensor Engine::Parts::run_loop(const ResolvedRequest& request, const TextEmb
                           ? *hooks.begin
                           : loop.begin(latents.to(compute.device, at::kFloat), from_step);
     state.latents = state.latents.to(compute.device);
+    for (at::Tensor& tensor : state.scheduler.tensors) tensor = on_device(tensor);
     loop.run(state, to_step, control, [&](double seconds) {
         report.step_seconds.push_back(seconds);
         if (hooks.after_step) hooks.after_step(state);
@@ -375,7 +378,10 @@ at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback&
              format_bytes(peak), format_bytes(free));
     ops::reset_peak_memory();
     try {
-        DrivingClip::Run clip(request.clip.get(), first_frame(request, hooks), control);
+        const bool joined = hooks.begin && hooks.begin->next_segment >=
+                                               static_cast<int>(request.segments.segments.size());
+        DrivingClip::Run clip(joined ? nullptr : request.clip.get(), first_frame(request, hooks),
+                              control);
         const at::Tensor latents = run_segments(request, sink, clip.control(), report, hooks);
         clip.finish(report);
         report.measured_peak_bytes = ops::process_memory().peak_resident;

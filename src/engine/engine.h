@@ -119,6 +119,7 @@ public:
     const ModelFolder& model() const;
     std::string dtype() const;  // "bf16": what the parts compute in
     std::string quantization() const;
+    std::string device() const;  // "cpu", "cuda:0"
 
     // Puts other adapters in the place of those of the options. What is in memory stays there, and
     // takes as long as reading them. Errors: as of the constructor; the adapters are then as

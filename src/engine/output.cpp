@@ -5,15 +5,19 @@
 #include "engine/preprocessing.h"
 #include "engine/version.h"
 #include "media/formats.h"
+#include "media/fragments.h"
 #include "media/writer.h"
+#include "weights/safetensors_writer.h"
 #include "weights/source.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cctype>
+#include <numeric>
 #include <utility>
 
 namespace zoetrope {
@@ -144,12 +148,22 @@ fs::path numbered(const fs::path& file, int index) {
 struct Output::State {
     OutputType type;
     WriteOptions write;
+    int outputs = 1;
+    bool in_parts = false;  // a run of several segments
+    fs::path parts;
+    std::optional<ParentFolders> folders;  // outlives the folder in it
+    std::optional<PartialFolder> hidden;   // outlives the files in it
+
     std::optional<VideoWriter> writer;
-    int current = -1;         // output that `writer` belongs to
-    at::Tensor video;         // [B, F, 3, H, W] fp32, for tensors
-    std::int64_t frames = 0;  // of `current` that are in `video`
+    int current = -1;                 // output that `writer` belongs to
+    at::Tensor video;                 // [B, F, 3, H, W] fp32, for tensors of a run of one segment
+    std::int64_t frames = 0;          // of `current` that are in `video`, or in the part
+    std::vector<at::Tensor> tensors;  // [n, 3, H, W] fp32: a part's
     std::vector<fs::path> written;
 
+    std::vector<std::pair<std::string, std::string>> metadata() const {
+        return {write.metadata.begin(), write.metadata.end()};
+    }
     void end_current() {
         if (!writer) return;
         const auto files = writer->finish();
@@ -162,27 +176,36 @@ Output::Output(const OutputOptions& options, const ResolvedRequest& request, con
     : state_(std::make_unique<State>()) {
     const fs::path file = target_of(options, request);
     const int outputs = request.request.num_outputs;
-    state_->type = request.request.output_type;
-    if (outputs == 1 || state_->type != OutputType::video) {
+    State& state = *state_;
+    state.type = request.request.output_type;
+    if (outputs == 1 || state.type != OutputType::video) {
         paths_ = {file};
     } else {
         for (int i = 0; i < outputs; ++i) paths_.push_back(numbered(file, i));
     }
-    for (const fs::path& path : paths_) check_writable(options.path, path);
-    if (state_->type == OutputType::tensor)
-        state_->video = at::empty({outputs, request.num_frames, 3, request.height, request.width});
-    state_->write.fps = request.fps;
+    for (const fs::path& path : paths_) {
+        check_writable(options.path, path);
+        remove_stale(path);
+    }
+    state.in_parts = request.segments.segments.size() > 1 && state.type != OutputType::latent;
+    state.parts = options.parts;
+    if (state.type == OutputType::tensor && !state.in_parts)
+        state.video = at::empty({outputs, request.num_frames, 3, request.height, request.width});
+    state.write.fps = request.fps;
     // The driving clip's sound.
-    if (request.clip) state_->write.audio = request.request.video;
-    state_->write.metadata = {{"title", request.request.prompt},
-                              {"comment", settings_json(request, engine)}};
+    if (request.clip) state.write.audio = request.request.video;
+    state.write.metadata = {{"title", request.request.prompt},
+                            {"comment", settings_json(request, engine)}};
+    state.outputs = outputs;
 }
 
 Output::~Output() = default;
 
 FrameCallback Output::callback() {
     if (state_->type == OutputType::latent) return {};
-    return [this](int output, const at::Tensor& frames) { take(output, frames); };
+    return [this](int output, const at::Tensor& frames) {
+        state_->in_parts ? take_part(output, frames) : take(output, frames);
+    };
 }
 
 void Output::take(int output, const at::Tensor& frames) {
@@ -201,18 +224,120 @@ void Output::take(int output, const at::Tensor& frames) {
     for (const Frame& frame : to_frames(frames)) state.writer->write(frame);
 }
 
+fs::path Output::part_file(int output, std::size_t segment) {
+    State& state = *state_;
+    if (state.parts.empty()) {
+        state.folders.emplace(paths_[0]);
+        state.hidden.emplace(paths_[0]);
+        state.parts = state.hidden->path();
+    }
+    const fs::path folder =
+        state.outputs == 1 ? state.parts : state.parts / fmt::format("output-{}", output);
+    if (state.type == OutputType::tensor)
+        return folder / fmt::format("segment-{:04}{}", segment, kTensorEnding);
+    return fragment_file(folder, paths_[static_cast<std::size_t>(output)],
+                         static_cast<int>(segment));
+}
+
+void Output::take_part(int output, const at::Tensor& frames) {
+    State& state = *state_;
+    if (state.current != output) {
+        end_part();
+        state.current = output;
+        state.frames = 0;
+        if (state.type == OutputType::video) {
+            state.writer.emplace(fragment_writer(part_file(output, parts_.size()),
+                                                 paths_[static_cast<std::size_t>(output)],
+                                                 state.write));
+        }
+    }
+    state.frames += frames.size(1);
+    if (state.type == OutputType::tensor) {
+        state.tensors.push_back(frames.transpose(0, 1).contiguous());
+        return;
+    }
+    for (const Frame& frame : to_frames(frames)) state.writer->write(frame);
+}
+
+void Output::end_part() {
+    State& state = *state_;
+    if (state.writer) {
+        state.writer->finish();
+        state.writer.reset();
+    }
+    if (state.tensors.empty()) return;
+    const fs::path file = part_file(state.current, parts_.size());
+    fs::create_directories(file.parent_path());
+    const NamedTensor part{"video", at::cat(state.tensors)};
+    state.tensors.clear();
+    write_safetensors(file, std::span(&part, 1));
+}
+
+void Output::end_segment() {
+    State& state = *state_;
+    int frames = 0;
+    if (state.in_parts) {
+        end_part();
+        if (std::exchange(state.current, -1) != -1) frames = static_cast<int>(state.frames);
+    }
+    parts_.push_back(frames);
+}
+
+void Output::join_videos() {
+    for (int output = 0; output < state_->outputs; ++output) {
+        std::vector<Fragment> fragments;
+        for (std::size_t i = 0; i < parts_.size(); ++i) {
+            if (parts_[i] > 0) fragments.push_back({part_file(output, i), parts_[i]});
+        }
+        const auto files =
+            join_fragments(paths_[static_cast<std::size_t>(output)], fragments, state_->write);
+        state_->written.insert(state_->written.end(), files.begin(), files.end());
+    }
+}
+
+void Output::join_tensors() {
+    std::optional<ParentFolders> folders;
+    std::optional<SafetensorsWriter> whole;
+    for (int output = 0; output < state_->outputs; ++output) {
+        for (std::size_t i = 0; i < parts_.size(); ++i) {
+            if (parts_[i] == 0) continue;
+            const auto part = open_safetensors(part_file(output, i));
+            ZT_CHECK(part->tensors().size() == 1 && part->tensors()[0].shape.size() == 4 &&
+                         part->tensors()[0].shape[0] == parts_[i],
+                     io, "the finished part '{}' is not what was written: [{}, 3, H, W] is wanted",
+                     part->description(), parts_[i]);
+            const at::Tensor video = part->read(0);
+            if (!whole) {
+                const std::int64_t frames =
+                    std::accumulate(parts_.begin(), parts_.end(), std::int64_t{0});
+                const TensorInfo info{"video",
+                                      {state_->outputs, frames, 3, video.size(2), video.size(3)}};
+                folders.emplace(paths_[0]);
+                whole.emplace(paths_[0], std::span(&info, 1), state_->metadata());
+            }
+            whole->append(0, video);
+        }
+    }
+    ZT_CHECK(whole.has_value(), bad_request, "cannot write '{}': there are no frames",
+             paths_[0].string());
+    whole->finish();
+    state_->written = paths_;
+}
+
 std::vector<std::filesystem::path> Output::finish(const at::Tensor& latents) {
     State& state = *state_;
+    if (state.in_parts) {
+        state.type == OutputType::tensor ? join_tensors() : join_videos();
+        return state.written;
+    }
     if (state.type == OutputType::video) {
         state.end_current();
         return state.written;
     }
     const NamedTensor saved = state.type == OutputType::tensor ? NamedTensor{"video", state.video}
                                                                : NamedTensor{"latents", latents};
-    const std::vector<std::pair<std::string, std::string>> metadata(state.write.metadata.begin(),
-                                                                    state.write.metadata.end());
     if (paths_[0].has_parent_path()) fs::create_directories(paths_[0].parent_path());
-    write_safetensors(paths_[0], std::span(&saved, 1), metadata);
+    write_safetensors(paths_[0], std::span(&saved, 1), state.metadata());
     return paths_;
 }
 

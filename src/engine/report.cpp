@@ -146,7 +146,11 @@ nlohmann::json to_json(const Report& report) {
     }
     nlohmann::json drift = nlohmann::json::array();
     for (const auto& join : report.drift) drift.push_back(to_json(join));
+    nlohmann::json resumed = nlohmann::json::array();
+    for (const auto& from : report.resumed_from)
+        resumed.push_back({{"segment", from.segment}, {"step", from.step}});
     nlohmann::json json = {{"stages", stages},
+                           {"resumed_from", resumed},
                            {"total_seconds", total},
                            {"step_seconds", report.step_seconds},
                            {"memory",

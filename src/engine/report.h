@@ -88,8 +88,16 @@ struct Report {
         double model_waited = 0;  // seconds, for frames of the clip
         double clip_waited = 0;   // seconds, for frames to be used, over all of its threads
     };
-    std::vector<StageTime> stages;     // in the order they ran
-    std::vector<double> step_seconds;  // denoising, per step
+    // Where a run went on that an earlier process had begun.
+    struct Resumed {
+        int segment = 0;
+        int step = 0;  // of the scheduler's time steps, the first one that was run
+    };
+    // In the order they ran, those of earlier processes first; what these did and lost is not in
+    // it.
+    std::vector<StageTime> stages;
+    std::vector<double> step_seconds;   // denoising, per step
+    std::vector<Resumed> resumed_from;  // once for each time that the run went on
     MemoryPlan memory;
     std::int64_t measured_peak_bytes = 0;  // highest resident set of the process during the run
     std::vector<std::string> warnings;

@@ -4,6 +4,7 @@
 // default"; resolve() in engine.h fills those in and rounds sizes.
 #pragma once
 
+#include "plan/segments.h"
 #include "preprocess/preprocess.h"
 
 #include <cstdint>
@@ -75,6 +76,9 @@ struct Request {
     // animate, replace: carry (a border at each scene change of the driving video) or restart;
     // unset: scene changes are not looked for
     std::optional<std::string> cut_policy;
+
+    // Those that an earlier process cut the same run into; taken where they are of its length.
+    std::optional<plan::SegmentPlan> earlier_segments;
 
     std::optional<int> height;      // pixels
     std::optional<int> width;       // pixels

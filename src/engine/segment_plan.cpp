@@ -207,8 +207,10 @@ void Engine::Parts::plan_segments(ResolvedRequest& resolved, int window) const {
     };
     const plan::SegmentRequest wanted = segment_request(resolved, kind(), window);
     const bool whole = wanted.policy == plan::SegmentPolicy::off && !is_driven(resolved.task);
-    resolved.segments =
-        whole ? one_window(resolved.num_frames) : plan::plan_segments(wanted, seconds);
+    const auto& earlier = request.earlier_segments;
+    resolved.segments = earlier && earlier->num_frames == resolved.num_frames ? *earlier
+                        : whole ? one_window(resolved.num_frames)
+                                : plan::plan_segments(wanted, seconds);
     plan::SegmentPlan& plan = resolved.segments;
     resolved.warnings.insert(resolved.warnings.end(), plan.warnings.begin(), plan.warnings.end());
     if (plan.dropped_frames > 0) {

@@ -97,6 +97,15 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
     Parts& parts = *parts_;
     const std::vector<plan::Segment>& segments = request.segments.segments;
     const int count = static_cast<int>(segments.size());
+    Carried carried = hooks.begin.value_or(Carried{});
+    const auto row_of = [&report](std::size_t i) -> Report::Segment& {
+        return report.plan.segments[i];
+    };
+    for (std::size_t i = 0; i < carried.seconds.size(); ++i) row_of(i).seconds = carried.seconds[i];
+    if (carried.next_segment >= count) {  // all was done before
+        report.drift = carried.drift;
+        return {};
+    }
     const TextEmbeddings text = encode_text(request, control, report);
     const Hold hold(parts.hold, count > 1);
     const bool driven = request.task == Task::animate || request.task == Task::replace;
@@ -104,7 +113,6 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
         driven ? animate_source(parts, request) : continuation_source(parts, request);
 
     at::Generator generator = at::detail::createCPUGenerator(request.seed);
-    Carried carried = hooks.begin.value_or(Carried{});
     if (carried.generator.defined()) generator.set_state(carried.generator);
     const LoopState* begin = hooks.begin_loop ? &*hooks.begin_loop : nullptr;
     const plan::Workload workload = parts.workload_of(request);
@@ -136,8 +144,9 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
                                  noise, generator, numbered, report,
                                  {hooks.after_step, std::exchange(begin, nullptr)});
         sample.denoise_seconds = denoising.seconds() - (parts.load_seconds - loaded);
-        Report::Segment& row = report.plan.segments[static_cast<std::size_t>(index)];
-        row.seconds = sample.vae_seconds + sample.denoise_seconds;
+        Report::Segment& row = row_of(static_cast<std::size_t>(index));
+        row.seconds =
+            (whole ? 0 : hooks.begin_loop_seconds) + sample.vae_seconds + sample.denoise_seconds;
         if (!sink && index + 1 == count) break;
         const Timer decoding;
         // Pictures that the model looks at stand before the video's own frames.
@@ -150,6 +159,7 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
         joiner.finish();
         sample.vae_seconds += decoding.seconds();
         row.seconds += decoding.seconds();
+        carried.seconds.push_back(row.seconds);
         if (whole) samples.push_back(sample);
         if (request.joins.carry == Carry::latents && index + 1 < count) {
             const std::int64_t kept = parts.vae_config.latent_frames(request.segments.overlap);
@@ -161,7 +171,7 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
     // What runs beside the preprocessing of a clip is slower than the machine.
     if (!request.clip || request.clip->is_kept()) parts.learn_cost(samples);
     report.drift = carried.drift;
-    return latents.defined() ? source->result(latents) : latents;  // undefined: all was done before
+    return source->result(latents);
 }
 
 }  // namespace zoetrope

@@ -29,6 +29,7 @@ struct Carried {
     at::Tensor generator;     // state of the run's generator before the next segment's noise
     std::optional<ColorStatistics> first;  // of the shot's first segment
     std::vector<Report::Drift> drift;
+    std::vector<double> seconds;  // of each segment so far, as in Report::Segment
 };
 
 // What a run is watched by, and where it begins.
@@ -42,6 +43,7 @@ struct SegmentHooks {
     std::optional<Carried> begin;
     // And inside that segment: the state of its loop. Its noise is drawn all the same.
     std::optional<LoopState> begin_loop;
+    double begin_loop_seconds = 0;  // that earlier processes spent on that loop
 };
 
 // A task's way to give a segment what it is denoised under.

@@ -139,21 +139,34 @@ void SafetensorsWriter::write_at(std::int64_t begin, const void* data, std::size
 }
 
 void SafetensorsWriter::write(std::size_t index, const at::Tensor& tensor) {
-    Place& place = places_.at(index);
+    const Place& place = places_.at(index);
     const TensorInfo& info = place.info;
     ZT_CHECK(tensor.scalar_type() == info.dtype && tensor.sizes() == at::IntArrayRef(info.shape),
              internal, "tensor {} is [{}] {}, and [{}] {} was announced", info.name,
              fmt::join(tensor.sizes(), ", "), c10::toString(tensor.scalar_type()),
              fmt::join(info.shape, ", "), c10::toString(info.dtype));
-    ZT_CHECK(!place.written, internal, "tensor {} is written twice", info.name);
-    const at::Tensor data = tensor.detach().cpu().contiguous();
-    write_at(place.begin, data.const_data_ptr(), data.nbytes());
-    place.written = true;
+    ZT_CHECK(place.written == 0, internal, "tensor {} is written twice", info.name);
+    append(index, tensor);
+}
+
+void SafetensorsWriter::append(std::size_t index, const at::Tensor& values) {
+    Place& place = places_.at(index);
+    const TensorInfo& info = place.info;
+    ZT_CHECK(
+        values.scalar_type() == info.dtype && place.written + values.numel() <= info.elements(),
+        internal, "{} more {} behind the first {} of tensor {}, which has {}", values.numel(),
+        c10::toString(values.scalar_type()), place.written, info.name, info.elements());
+    const at::Tensor data = values.detach().cpu().contiguous();
+    write_at(place.begin + place.written * data.element_size(), data.const_data_ptr(),
+             data.nbytes());
+    place.written += values.numel();
 }
 
 void SafetensorsWriter::finish() {
     for (const Place& place : places_)
-        ZT_CHECK(place.written, internal, "tensor {} was not written", place.info.name);
+        ZT_CHECK(place.written == place.info.elements(), internal,
+                 "of tensor {} {} elements of {} were written", place.info.name, place.written,
+                 place.info.elements());
     ::close(std::exchange(descriptor_, -1));
     file_.publish();
     sync_folder_of(file_.target());

@@ -34,6 +34,9 @@ public:
     // The tensor at that position of `tensors`, once; any device. Errors: internal for another
     // shape or dtype than was announced.
     void write(std::size_t index, const at::Tensor& tensor);
+    // The next values of that tensor in the order of memory, of any shape, so that it need not be
+    // held. Errors: internal for another dtype, or more values than were announced.
+    void append(std::size_t index, const at::Tensor& values);
 
     // All tensors are written: the file gets its name. Errors: internal where one is missing.
     void finish();
@@ -44,8 +47,8 @@ public:
 private:
     struct Place {
         TensorInfo info;
-        std::int64_t begin = 0;  // from the start of the file
-        bool written = false;
+        std::int64_t begin = 0;    // from the start of the file
+        std::int64_t written = 0;  // elements
     };
 
     void open_file();
