@@ -242,6 +242,39 @@ TEST_F(Convert, SingleFilesBecomeFolders) {
                           latents_of({.model = pipeline("unipc").string()}, "unipc")));
 }
 
+// A folder of the Wan repositories: other names, fused and flattened levels, one file per part.
+TEST_F(Convert, OriginalFoldersBecomeDiffusersFolders) {
+    const fs::path from = pipeline("unipc"), wan = root_ / "Wan2.1";
+    fs::create_directories(wan / "google");
+    const std::pair<const char*, const char*> files[] = {
+        {"transformer", "diffusion_pytorch_model.safetensors"},
+        {"text_encoder", "models_t5_umt5-xxl-enc-bf16.safetensors"},
+        {"vae", "Wan2.1_VAE.safetensors"}};
+    for (std::size_t i = 0; i < std::size(files); ++i) {
+        const ComponentKind kind = kComponents[i].second;
+        const auto canonical = open_canonical(kind, from / files[i].first);
+        ComponentLayout names = detect_layout(kind, *canonical).value();
+        names.layout = Layout::original;
+        write_component(plan_component(kind, canonical, names, Precision::as_stored),
+                        wan / files[i].second, {}, [](std::int64_t) {});
+    }
+    EXPECT_TRUE(read_tensors(wan / "Wan2.1_VAE.safetensors")
+                    .contains("decoder.upsamples.0.residual.0.gamma"));
+    const auto config = read_json(from / "transformer" / "config.json");
+    std::ofstream(wan / "config.json") << nlohmann::json{
+        {"dim", 24}, {"num_heads", config["num_attention_heads"]}, {"eps", config["eps"]}};
+    fs::copy(from / "tokenizer", wan / "google" / "umt5-xxl", fs::copy_options::recursive);
+    ASSERT_EQ(ModelFolder::open({.model = wan.string()}).layout, ModelLayout::original);
+    run({.paths = {.model = wan.string()}, .output = {}}, "folder");
+    for (const auto& [part, kind] : kComponents) {
+        const auto before = canonical_tensors(kind, from / part);
+        for (const auto& [name, tensor] : canonical_tensors(kind, root_ / "folder" / part))
+            EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+    }
+    EXPECT_TRUE(at::equal(latents_of({.model = (root_ / "folder").string()}, "unipc"),
+                          latents_of({.model = from.string()}, "unipc")));
+}
+
 // Rounding to 8 bits stays inside what the formats promise, and nothing else is rounded.
 TEST_F(Convert, EightBitNumbersAreWithinHalfAStep) {
     const auto before = canonical_tensors(ComponentKind::dit, pipeline("unipc") / "transformer");

@@ -145,12 +145,16 @@ TEST_F(Tokenizers, BytesAndGgufGiveTheIdsOfTheFile) {
     const fs::path gguf = write("encoder.gguf", gguf_of(file, "t5"));
     const Tokenizer of_bytes = Tokenizer::from_spiece_model(read_file(spiece), "a tensor");
     const Tokenizer of_gguf = Tokenizer::open(gguf);
+    // What a conversion writes for programs that read no GGUF.
+    const Tokenizer of_json =
+        Tokenizer::open(write("tokenizer.json", tokenizer_json_of_gguf(gguf)));
     fs::copy(spiece, folder_ / "spiece.model");  // alone, without tokenizer_config.json
     const Tokenizer wanted = Tokenizer::open(folder_ / "spiece.model");
     for (const char* text :
          {"A curious raccoon peers", "sunflowers\t \n x", "ＦＵＬＬ 色调艳丽", ""}) {
         EXPECT_EQ(of_bytes.encode(text), wanted.encode(text)) << text;
         EXPECT_EQ(of_gguf.encode(text), wanted.encode(text)) << text;
+        EXPECT_EQ(of_json.encode(text), wanted.encode(text)) << text;
     }
     EXPECT_EQ(of_gguf.eos_id(), wanted.eos_id());
 

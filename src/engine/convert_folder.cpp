@@ -4,6 +4,7 @@
 #include "engine/convert_weights.h"
 #include "engine/model_json.h"
 #include "engine/model_search.h"
+#include "text/tokenizer.h"
 
 #include <ATen/core/Tensor.h>
 
@@ -94,7 +95,7 @@ json image_processor_of(const json& image_encoder) {
             {"do_convert_rgb", true}};
 }
 
-// For a spiece.model alone: the pieces are all that the model was trained with.
+// Where the model has none: its pieces are all that there are.
 json tokenizer_config() {
     return {{"tokenizer_class", "T5Tokenizer"},
             {"extra_ids", 0},
@@ -110,7 +111,10 @@ std::string spiece_model_in(const fs::path& file) {
     const auto found = std::find_if(tensors.begin(), tensors.end(), [](const TensorInfo& info) {
         return info.name.ends_with("spiece_model");
     });
-    if (found == tensors.end() || c10::elementSize(found->dtype) != 1) return {};
+    ZT_CHECK(found != tensors.end() && c10::elementSize(found->dtype) == 1, not_found,
+             "{} has no tokenizer (a tensor spiece_model): give a folder with tokenizer.json or "
+             "spiece.model with --tokenizer-path",
+             file.string());
     const at::Tensor bytes = source->read(static_cast<std::size_t>(found - tensors.begin()));
     return {static_cast<const char*>(bytes.const_data_ptr()),
             static_cast<std::size_t>(bytes.numel())};
@@ -122,20 +126,17 @@ void write_tokenizer(const fs::path& from, const fs::path& folder) {
         for (const char* name : kTokenizerFiles) {
             if (is_there(from / name)) copy_to(from / name, folder / name);
         }
-    } else if (is_weight_file(from)) {
-        const std::string model = spiece_model_in(from);
-        ZT_CHECK(!model.empty(), unsupported,
-                 "the tokenizer is in the metadata of {} only, which Diffusers does not read: give "
-                 "a folder with tokenizer.json or spiece.model with --tokenizer-path",
-                 from.string());
+    } else if (from.extension() == ".gguf") {
         fs::create_directories(folder);
-        write_text(folder / "spiece.model", model);
+        write_text(folder / "tokenizer.json", tokenizer_json_of_gguf(from));
+    } else if (is_weight_file(from)) {
+        fs::create_directories(folder);
+        write_text(folder / "spiece.model", spiece_model_in(from));
     } else {
         copy_to(from, folder / (from.extension() == ".json" ? "tokenizer.json" : "spiece.model"));
     }
-    const bool told =
-        is_there(folder / "tokenizer_config.json") || is_there(folder / "tokenizer.json");
-    if (!told) write_json(folder / "tokenizer_config.json", tokenizer_config());
+    if (!is_there(folder / "tokenizer_config.json"))
+        write_json(folder / "tokenizer_config.json", tokenizer_config());
 }
 
 }  // namespace

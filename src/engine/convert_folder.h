@@ -17,8 +17,8 @@ namespace zoetrope {
 void check_diffusers_has(const ModelFolder& model);
 
 // model_index.json, scheduler/, tokenizer/, image_processor/ and what an embedded model says of
-// itself: as the model has them, or as Diffusers writes them. Errors: io; unsupported for a
-// tokenizer that is in no file of its own.
+// itself: as the model has them, or as Diffusers writes them. Errors: io, and those of tokenizers
+// that are inside of weight files.
 void write_folder_files(const ModelFolder& model, const std::filesystem::path& folder);
 
 // The config.json of a component. dtype: of its numbers where Transformers' classes are told it,

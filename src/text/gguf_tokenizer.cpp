@@ -1,5 +1,6 @@
 // The tokenizer among the metadata of a GGUF file, where llama.cpp's conversions of T5 put it: keys
 // tokenizer.ggml.* of ggml's docs/gguf.md.
+#include "text/tokenizer.h"
 #include "text/tokenizer_file.h"
 
 #include "base/error.h"
@@ -139,5 +140,9 @@ private:
 }  // namespace
 
 TokenizerFile read_gguf_tokenizer(const std::filesystem::path& file) { return Reader(file).run(); }
+
+std::string tokenizer_json_of_gguf(const std::filesystem::path& file) {
+    return tokenizer_json_of(read_gguf_tokenizer(file), file.string());
+}
 
 }  // namespace zoetrope

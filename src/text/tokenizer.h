@@ -51,4 +51,8 @@ private:
     std::unique_ptr<Model> model_;
 };
 
+// The tokenizer in the metadata of a .gguf file of a T5 encoder, as the text of a tokenizer.json,
+// which Transformers reads. Errors: io, unsupported for another kind than T5's.
+std::string tokenizer_json_of_gguf(const std::filesystem::path& file);
+
 }  // namespace zoetrope

@@ -42,6 +42,10 @@ TokenizerFile read_gguf_tokenizer(const std::filesystem::path& file);
 // tokenizer.json of Hugging Face tokenizers. Errors: io, unsupported for another kind than T5's.
 TokenizerFile read_tokenizer_json(const std::filesystem::path& file);
 
+// The way back: the text of a tokenizer.json that Hugging Face tokenizers read as the same model.
+// Errors: io where a piece is not UTF-8 or the end token is none of the pieces.
+std::string tokenizer_json_of(const TokenizerFile& file, const std::string& name);
+
 // Takes over what tokenizer_config.json and special_tokens_map.json beside the model name: special
 // tokens, added tokens, and, for spiece.model, the number of sentinels <extra_id_N> behind its
 // pieces. Files that are not there are passed over. Errors: io.

@@ -44,6 +44,22 @@ std::string decode_base64(std::string_view text, const std::string& name) {
     return out;
 }
 
+std::string encode_base64(std::string_view bytes) {
+    constexpr std::string_view kDigits =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string out;
+    out.reserve((bytes.size() + 2) / 3 * 4);
+    for (std::size_t i = 0; i < bytes.size(); i += 3) {
+        const std::string_view group = bytes.substr(i, 3);
+        std::uint32_t bits = 0;
+        for (std::size_t k = 0; k < 3; ++k)
+            bits = bits << 8 | (k < group.size() ? static_cast<unsigned char>(group[k]) : 0u);
+        for (std::size_t k = 0; k < 4; ++k)
+            out.push_back(k <= group.size() ? kDigits[bits >> (18 - 6 * k) & 63u] : '=');
+    }
+    return out;
+}
+
 // "type" of one part of the pipeline; "none" where there is no such part.
 std::string type_of(const json& part) {
     return part.is_object() ? part.value("type", "of unknown kind") : "none";
@@ -209,6 +225,65 @@ void read_tokenizer_config(const std::filesystem::path& folder, TokenizerFile& f
         }
         read_special_tokens(content, file);
     });
+}
+
+std::string tokenizer_json_of(const TokenizerFile& file, const std::string& name) {
+    json vocab = json::array(), added = json::array();
+    std::int64_t eos = -1;
+    for (std::size_t i = 0; i < file.pieces.size(); ++i) {
+        vocab.push_back({file.pieces[i], file.scores.at(i)});
+        if (file.pieces[i] == file.eos) eos = static_cast<std::int64_t>(i);
+    }
+    ZT_CHECK(eos >= 0, io, "{}: the tokenizer's end token {} is none of its pieces", name,
+             file.eos);
+    for (const AddedToken& token : file.added) {
+        added.push_back({{"id", token.id},
+                         {"content", token.content},
+                         {"single_word", false},
+                         {"lstrip", false},
+                         {"rstrip", false},
+                         {"normalized", token.normalized},
+                         {"special", true}});
+    }
+    const json metaspace = {
+        {"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "always"}, {"split", true}};
+    const auto sequence = [](const char* id) {
+        return json{{"Sequence", {{"id", id}, {"type_id", 0}}}};
+    };
+    const json end = {{"SpecialToken", {{"id", file.eos}, {"type_id", 0}}}};
+    json normalizer;
+    if (!file.charsmap.empty())
+        normalizer = {{"type", "Precompiled"},
+                      {"precompiled_charsmap", encode_base64(file.charsmap)}};
+    const json whole = {
+        {"version", "1.0"},
+        {"truncation", nullptr},
+        {"padding", nullptr},
+        {"added_tokens", added},
+        {"normalizer", normalizer},
+        {"pre_tokenizer",
+         {{"type", "Sequence"},
+          {"pretokenizers", json::array({json{{"type", "WhitespaceSplit"}}, metaspace})}}},
+        {"post_processor",
+         {{"type", "TemplateProcessing"},
+          {"single", json::array({sequence("A"), end})},
+          {"pair", json::array({sequence("A"), end, sequence("B"), end})},
+          {"special_tokens",
+           {{file.eos,
+             {{"id", file.eos},
+              {"ids", json::array({eos})},
+              {"tokens", json::array({file.eos})}}}}}}},
+        {"decoder", metaspace},
+        {"model",
+         {{"type", "Unigram"},
+          {"unk_id", file.unk_id},
+          {"vocab", vocab},
+          {"byte_fallback", false}}}};
+    try {
+        return whole.dump();
+    } catch (const json::type_error&) {
+        fail(ErrorKind::io, "{}: a piece of its tokenizer is not UTF-8", name);
+    }
 }
 
 }  // namespace zoetrope
