@@ -86,7 +86,7 @@ protected:
         fs::remove_all(root_);
         fs::create_directories(root_);
     }
-    void TearDown() override { fs::remove_all(root_); }
+    void TearDown() override { fs::remove_all(folder_); }
 
     // Converts into root_ / output.
     ConvertResult run(ConvertOptions options, const std::string& output) const {
@@ -105,8 +105,10 @@ protected:
                 .tokenizer = parts / "tokenizer"};
     }
 
-    const fs::path root_ = fs::path(testing::TempDir()) / "zoetrope_convert" /
-                           testing::UnitTest::GetInstance()->current_test_info()->name();
+    // Of this process: the test may run twice on one machine.
+    const fs::path folder_ =
+        fs::path(testing::TempDir()) / ("zoetrope_convert_" + std::to_string(::getpid()));
+    const fs::path root_ = folder_ / testing::UnitTest::GetInstance()->current_test_info()->name();
 };
 
 TEST_F(Convert, FoldersHoldTheSameNumbersInEveryPrecision) {

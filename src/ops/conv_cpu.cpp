@@ -224,7 +224,8 @@ private:
 
     // The products of every pixel with all taps, then for each result the sum of its taps'.
     void gather(const at::Tensor& out, std::int64_t frame, ConvPool& pool) {
-        const auto [channels, in, kt, kh, kw] = conv_.spec.weight;
+        const auto& shape = conv_.spec.weight;  // clang 14's lambdas take no structured bindings
+        const std::int64_t channels = shape[0], kh = shape[3], kw = shape[4];
         at::Tensor products = pool.take({batch_, lines_, pixels_, conv_.channels});
         auto* data = static_cast<float*>(products.mutable_data_ptr());
         run(false, [&](const Item& item, std::int64_t line, float* sums) {
