@@ -73,8 +73,8 @@ def make_parts(arguments: argparse.Namespace) -> dict[str, tuple[str, torch.nn.M
         )
         more = {"image_encoder": ("model", CLIPVisionModel(clip), clip.to_dict())}
     return more | {
-        "transformer": (stem, transformer, dict(transformer.config)),
-        "vae": (stem, vae, dict(vae.config)),
+        "transformer": (stem, transformer, {"_class_name": type(transformer).__name__, **transformer.config}),
+        "vae": (stem, vae, {"_class_name": type(vae).__name__, **vae.config}),
         "text_encoder": ("model", UMT5EncoderModel(text), text.to_dict()),
     }
 
