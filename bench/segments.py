@@ -44,8 +44,7 @@ def run(arguments: argparse.Namespace, folder: pathlib.Path, policy: str, length
     for stage in report["stages"]:
         stages[stage["name"]] = stages.get(stage["name"], 0) + stage["seconds"]
     row = {"policy": policy, "length": length, "seconds": report["total_seconds"], "stages": stages}
-    for key in ("plan", "predicted_seconds"):
-        row[key] = report.get(key)
+    row["predicted_seconds"] = sum(segment["predicted_seconds"] for segment in report["plan"]["segments"])
     row["peak_bytes"] = report["memory"]["measured_peak_bytes"]
     return row
 
@@ -71,17 +70,14 @@ def table(arguments: argparse.Namespace, runs: list[dict]) -> str:
     for (policy, length), rows in groups.items():
         plan = planned(arguments, policy, length)
         seconds = statistics.median(row["seconds"] for row in rows)
-        predictions = [row["predicted_seconds"] for row in rows if row["predicted_seconds"]]
-        predicted = statistics.median(predictions) if predictions else None
+        predicted = statistics.median(row["predicted_seconds"] for row in rows)
         first = first or (seconds, predicted)
-        against = f"{seconds / first[0]:.3f}"
-        if predicted and first[1]:
-            against += f" / {predicted / first[1]:.3f}"
+        against = f"{seconds / first[0]:.3f} / {predicted / first[1]:.3f}"
         lengths = ", ".join(str(segment["length"]) for segment in plan["segments"])
         if len(plan["segments"]) > 5:
             lengths = f"{len(plan['segments'])} of {plan['segments'][0]['length']}"
         cells = [f"{policy}, {length}", lengths, str(plan["denoised_frames"]), spread([row["seconds"] for row in rows])]
-        lines.append(f"| {' | '.join(cells)} | {f'{predicted:.1f}' if predicted else ''} | {against} |")
+        lines.append(f"| {' | '.join(cells)} | {predicted:.1f} | {against} |")
     return "\n".join(lines) + "\n"
 
 
