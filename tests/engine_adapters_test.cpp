@@ -5,6 +5,7 @@
 #include "engine/output.h"
 #include "errors.h"
 #include "golden.h"
+#include "golden_request.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/randn.h>
@@ -30,16 +31,7 @@ fs::path adapter(const std::string& name) {
 }
 
 Request request_of(const std::string& name) {
-    const auto json = read_json(pipeline(name) / "request.json");
-    Request request;
-    request.prompt = json["prompt"];
-    if (!json["negative_prompt"].is_null()) request.negative_prompt = json["negative_prompt"];
-    request.height = json["height"];
-    request.width = json["width"];
-    request.num_frames = json["num_frames"];
-    request.num_inference_steps = json["steps"];
-    request.guidance_scale = json["guidance_scale"];
-    request.seed = json["seed"];
+    Request request = golden_request(pipeline(name));
     request.output_type = OutputType::latent;
     return request;
 }

@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "errors.h"
 #include "golden.h"
+#include "golden_request.h"
 #include "weights/layouts.h"
 
 #include <ATen/TensorOperators.h>
@@ -36,16 +37,7 @@ fs::path adapter(const std::string& name) {
 
 Request request_of(const std::string& name) {
     const auto json = read_json(pipeline(name) / "request.json");
-    Request request;
-    request.prompt = json["prompt"];
-    if (!json["negative_prompt"].is_null()) request.negative_prompt = json["negative_prompt"];
-    request.height = json["height"];
-    request.width = json["width"];
-    request.num_frames = json["num_frames"];
-    request.num_inference_steps = json["steps"];
-    request.guidance_scale = json["guidance_scale"];
-    if (!json["guidance_scale_2"].is_null()) request.guidance_scale_2 = json["guidance_scale_2"];
-    request.seed = json["seed"];
+    Request request = golden_request(pipeline(name));
     request.scheduler = json["scheduler"];  // single files do not say it
     request.flow_shift = json["flow_shift"];
     request.output_type = OutputType::latent;

@@ -7,6 +7,7 @@
 #include "engine/known_models.h"
 #include "errors.h"
 #include "golden.h"
+#include "golden_request.h"
 #include "weights/layouts.h"
 
 #include <ATen/ops/empty.h>
@@ -100,18 +101,8 @@ protected:
     // The golden request, with what the layout cannot say given as flags.
     static double error_of_latents(const ModelPaths& paths, const std::string& name) {
         const auto given = read_json(pipeline(name) / "request.json");
-        Request request;
-        request.prompt = given["prompt"];
-        if (!given["negative_prompt"].is_null()) request.negative_prompt = given["negative_prompt"];
-        request.height = given["height"];
-        request.width = given["width"];
-        request.num_frames = given["num_frames"];
-        request.num_inference_steps = given["steps"];
-        request.guidance_scale = given["guidance_scale"];
-        if (!given["guidance_scale_2"].is_null())
-            request.guidance_scale_2 = given["guidance_scale_2"];
+        Request request = golden_request(pipeline(name));
         request.num_outputs = given["num_outputs"];
-        request.seed = given["seed"];
         request.scheduler = given["scheduler"];
         request.flow_shift = given["flow_shift"];
         Engine engine(ModelFolder::open(paths), {.dtype = "fp32"});

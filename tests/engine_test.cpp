@@ -9,6 +9,7 @@
 #include "engine/version.h"
 #include "errors.h"
 #include "golden.h"
+#include "golden_request.h"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/randn.h>
@@ -34,17 +35,8 @@ fs::path pipeline(const std::string& name) { return golden_folder() / "pipeline"
 
 Request request_of(const std::string& name) {
     const auto json = read_json(pipeline(name) / "request.json");
-    Request request;
-    request.prompt = json["prompt"];
-    if (!json["negative_prompt"].is_null()) request.negative_prompt = json["negative_prompt"];
-    request.height = json["height"];
-    request.width = json["width"];
-    request.num_frames = json["num_frames"];
-    request.num_inference_steps = json["steps"];
-    request.guidance_scale = json["guidance_scale"];
-    if (!json["guidance_scale_2"].is_null()) request.guidance_scale_2 = json["guidance_scale_2"];
+    Request request = golden_request(pipeline(name));
     request.num_outputs = json["num_outputs"];
-    request.seed = json["seed"];
     return request;
 }
 

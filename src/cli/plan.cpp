@@ -86,7 +86,7 @@ struct Model {
     bool assumed = true;
     bool known_frames = false;  // takes first latent frames as known (TI2V)
 
-    bool driven() const { return task == Task::animate || task == Task::replace; }
+    bool driven() const { return is_driven(task); }
 };
 
 std::string_view shape_of(Task task) {

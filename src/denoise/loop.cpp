@@ -1,24 +1,14 @@
 #include "denoise/loop.h"
 
 #include "base/error.h"
+#include "base/timer.h"
 #include "ops/trace.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
 
-#include <chrono>
-
 namespace zoetrope {
-namespace {
-
-double now() {
-    using namespace std::chrono;
-    return duration<double>(steady_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
-
 DenoiseLoop::DenoiseLoop(DenoiseOptions options, std::unique_ptr<Scheduler> scheduler,
                          at::Generator generator)
     : options_(std::move(options)),
@@ -42,11 +32,11 @@ void DenoiseLoop::run(LoopState& state, int to_step, const RunControl& control,
              scheduler_->timesteps().size());
     scheduler_->restore(state.scheduler);
     generator_.set_state(state.generator);
-    const double started = now();
+    const Timer timer;
     Progress progress{.stage = Stage::denoise, .step = first, .steps = to_step};
     control.report(progress);
     while (state.step < to_step) {
-        const double step_started = now();
+        const Timer step_timer;
         const float timestep = scheduler_->timesteps()[static_cast<std::size_t>(state.step)];
         const double boundary = options_.boundary_ratio * scheduler_->num_train_timesteps();
         const bool low = options_.two_experts && timestep < boundary;
@@ -60,9 +50,9 @@ void DenoiseLoop::run(LoopState& state, int to_step, const RunControl& control,
         state.step += 1;
         state.scheduler = scheduler_->state();
         state.generator = generator_.get_state();
-        if (on_step) on_step(now() - step_started);
+        if (on_step) on_step(step_timer.seconds());
         progress.step = state.step;
-        progress.seconds = now() - started;
+        progress.seconds = timer.seconds();
         progress.predicted_seconds_left =
             progress.seconds / (state.step - first) * (to_step - state.step);
         control.report(progress);

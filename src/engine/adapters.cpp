@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "engine/known_models.h"
-#include "engine/model_folder.h"
+#include "engine/model_search.h"
 #include "net/hub_cache.h"
 
 #include <algorithm>
@@ -63,11 +63,6 @@ std::optional<double> find_number(std::string_view text) {
     const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc() || rest != text.data() + text.size()) return std::nullopt;
     return number;
-}
-
-bool is_there(const fs::path& path) {
-    std::error_code ignored;
-    return fs::exists(path, ignored);
 }
 
 // Beside the embedded models; empty where there are none, since files are found without it.

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/partial_file.h"
+#include "base/timer.h"
 #include "denoise/dit.h"
 #include "engine/convert_folder.h"
 #include "engine/convert_weights.h"
@@ -17,14 +18,12 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 
 namespace zoetrope {
 namespace {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view kLayouts[] = {"diffusers", "single-file"};
 constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "fp8", "int8"};
@@ -43,15 +42,12 @@ std::size_t find_name(const std::string_view (&names)[N], std::string_view text)
     return static_cast<std::size_t>(found - std::begin(names));
 }
 
-bool is_there(const fs::path& path) {
-    std::error_code ignored;
-    return fs::exists(fs::symlink_status(path, ignored));
-}
-
 void check_new(const fs::path& output) {
     std::error_code ignored;
     const bool empty_folder = fs::is_directory(output, ignored) && fs::is_empty(output, ignored);
-    ZT_CHECK(!is_there(output) || empty_folder, bad_request,
+    // A link that leads nowhere is there too.
+    const bool taken = fs::exists(fs::symlink_status(output, ignored));
+    ZT_CHECK(!taken || empty_folder, bad_request,
              "--output-path is '{}', which is there already: give another name, or remove it",
              output.string());
 }
@@ -86,7 +82,7 @@ public:
         } else {
             write_files();
         }
-        result_.seconds = std::chrono::duration<double>(Clock::now() - started_).count();
+        result_.seconds = timer_.seconds();
         result_.peak_bytes = ops::process_memory().peak_resident;
         return std::move(result_);
     }
@@ -241,7 +237,7 @@ private:
         }
         result_.predicted_bytes += adapter_bytes;
         progress_ = {.stage = Stage::write, .steps = static_cast<int>(result_.tensors)};
-        started_writing_ = Clock::now();
+        writing_.emplace();
         control_.report(progress_);
         control_.throw_if_stopped();
     }
@@ -250,8 +246,7 @@ private:
         return [this](std::int64_t bytes) {
             written_bytes_ += bytes;
             progress_.step += 1;
-            progress_.seconds =
-                std::chrono::duration<double>(Clock::now() - started_writing_).count();
+            progress_.seconds = writing_->seconds();
             progress_.predicted_seconds_left =
                 progress_.seconds * static_cast<double>(all_bytes_ - written_bytes_) /
                 static_cast<double>(std::max<std::int64_t>(written_bytes_, 1));
@@ -262,8 +257,8 @@ private:
 
     const ConvertOptions& options_;
     const RunControl& control_;
-    const Clock::time_point started_ = Clock::now();
-    Clock::time_point started_writing_;
+    const Timer timer_;
+    std::optional<Timer> writing_;  // since it began
     std::vector<AdapterFile> adapters_;
     ConvertResult result_;
     Progress progress_;

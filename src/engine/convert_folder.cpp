@@ -37,11 +37,6 @@ void write_json(const fs::path& file, const json& value) {
     write_text(file, text_of(value));
 }
 
-bool is_there(const fs::path& path) {
-    std::error_code ignored;
-    return fs::exists(path, ignored);
-}
-
 // What Diffusers saves for a pipeline: its parts' libraries and classes, and its own settings.
 json index_of(const ModelFolder& model) {
     json index = model.index;

@@ -29,18 +29,6 @@ fs::path make_folder() {
     return name;
 }
 
-const char* file_of(Track track) {
-    switch (track) {
-        case Track::pose: return "src_pose.mp4";
-        case Track::face: return "src_face.mp4";
-        case Track::background: return "src_bg.mp4";
-        case Track::mask: return "src_mask.mp4";
-    }
-    return "";
-}
-
-int tracks_of(const preprocess::Options& options) { return options.replace ? 4 : 2; }
-
 }  // namespace
 
 DrivingClip::DrivingClip(preprocess::Options options) : options_(std::move(options)) {
@@ -59,7 +47,8 @@ bool DrivingClip::open_kept() {
     if (folder.empty()) return false;
     try {
         for (int track = 0; track < tracks_of(options_); ++track)
-            kept_tracks_[track] = FrameSequence::open(folder / file_of(static_cast<Track>(track)));
+            kept_tracks_[track] =
+                FrameSequence::open(folder / preprocess::file_name_of(static_cast<Track>(track)));
         kept_ = preprocess::report_of(options_, folder);
     } catch (const Error& error) {
         log::warning("the kept videos of the driving clip cannot be used: {}", error.what());

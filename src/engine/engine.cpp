@@ -4,6 +4,7 @@
 #include "base/error_context.h"
 #include "base/log.h"
 #include "base/sizes.h"
+#include "base/timer.h"
 #include "denoise/loop.h"
 #include "engine/driving_clip.h"
 #include "engine/machine_memory.h"
@@ -19,22 +20,17 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
-#include <chrono>
-
 namespace zoetrope {
 namespace {
 
-// Seconds since its construction.
-class Timer {
-public:
-    double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-
-private:
-    using Clock = std::chrono::steady_clock;
-    Clock::time_point start_ = Clock::now();
-};
-
 at::Generator generator_for(std::uint64_t seed) { return at::detail::createCPUGenerator(seed); }
+
+// Of the driving videos, that a run reads.
+int first_frame(const ResolvedRequest& request, const SegmentHooks& hooks) {
+    const auto& segments = request.segments.segments;
+    const auto next = static_cast<std::size_t>(hooks.begin ? hooks.begin->next_segment : 0);
+    return next < segments.size() ? plan::source_frame(request.segments, segments[next].start) : 0;
+}
 
 }  // namespace
 
@@ -342,17 +338,6 @@ void Engine::decode(const at::Tensor& latents, const FrameCallback& sink, const 
     }
     report.add_stage(Stage::decode, timer.seconds());
 }
-
-namespace {
-
-// Of the driving videos, that a run reads.
-int first_frame(const ResolvedRequest& request, const SegmentHooks& hooks) {
-    const auto& segments = request.segments.segments;
-    const auto next = static_cast<std::size_t>(hooks.begin ? hooks.begin->next_segment : 0);
-    return next < segments.size() ? plan::source_frame(request.segments, segments[next].start) : 0;
-}
-
-}  // namespace
 
 at::Tensor Engine::generate(const ResolvedRequest& request, const FrameCallback& sink,
                             const RunControl& control, Report& report) {

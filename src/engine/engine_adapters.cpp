@@ -1,10 +1,9 @@
 // Adapters in the engine's transformers.
 #include "base/log.h"
+#include "base/timer.h"
 #include "engine/parts.h"
 
 #include <c10/core/InferenceMode.h>
-
-#include <chrono>
 
 namespace zoetrope {
 
@@ -23,10 +22,9 @@ std::vector<AdapterFile> Engine::Parts::find_adapters(
 
 void Engine::Parts::apply_adapters(bool low_noise) {
     const c10::InferenceMode inference;
-    using Clock = std::chrono::steady_clock;
     Residency& residency = *(low_noise ? transformer_2 : transformer)->residency;
     const AdapterExpert own = low_noise ? AdapterExpert::low : AdapterExpert::high;
-    const auto started = Clock::now();
+    const Timer timer;
     std::vector<AdapterUse> uses;
     std::vector<Report::Adapter> reports;
     for (const AdapterFile& file : adapters) {
@@ -46,7 +44,7 @@ void Engine::Parts::apply_adapters(bool low_noise) {
         .mode = adapter_mode, .device = dit_compute.device, .dtype = dit_compute.compute_dtype};
     residency.set_adapters(
         uses.empty() ? nullptr : std::make_shared<const AdapterSet>(residency.params(), uses, how));
-    const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
+    const double seconds = timer.seconds();
     for (Report::Adapter& report : reports)
         report.seconds = seconds / static_cast<double>(reports.size());
     adapter_reports[low_noise ? 1 : 0] = std::move(reports);

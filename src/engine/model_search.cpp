@@ -85,12 +85,6 @@ std::string replaced(std::string text, const std::string& from, const std::strin
     return text;
 }
 
-// Without an exception where the folder may not be looked into.
-bool is_there(const fs::path& path) {
-    std::error_code ignored;
-    return fs::exists(path, ignored);
-}
-
 std::vector<fs::path> subfolders(const fs::path& folder) {
     std::vector<fs::path> found;
     std::error_code error;
@@ -238,6 +232,11 @@ LooseTransformers in_folder(const fs::path& root) {
 }
 
 }  // namespace
+
+bool is_there(const fs::path& path) {
+    std::error_code ignored;
+    return fs::exists(path, ignored);
+}
 
 nlohmann::json component_config(ComponentKind kind, const fs::path& path) {
     const bool folder = fs::is_directory(path);

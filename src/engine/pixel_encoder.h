@@ -3,9 +3,9 @@
 // Private to the engine's sources. Borrows everything it is made of. One thread.
 #pragma once
 
+#include "base/timer.h"
 #include "engine/parts.h"
 
-#include <chrono>
 #include <functional>
 
 namespace zoetrope {
@@ -16,13 +16,12 @@ public:
     StageProgress(const RunControl& control, int steps);
 
     void step();
-    double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+    double seconds() const { return timer_.seconds(); }
 
 private:
-    using Clock = std::chrono::steady_clock;
     const RunControl& control_;
     Progress progress_;
-    Clock::time_point start_ = Clock::now();
+    Timer timer_;
 };
 
 // Gives frame i as [3, H, W] fp32 in [-1, 1]; undefined: a frame of zeros (mid-grey).

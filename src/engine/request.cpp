@@ -59,6 +59,8 @@ std::string_view name_of(Task task) {
     return "unknown";
 }
 
+bool is_driven(Task task) { return task == Task::animate || task == Task::replace; }
+
 Task parse_task(std::string_view text) {
     std::string names;
     for (const TaskName& row : kTasks) {

@@ -18,6 +18,7 @@ namespace zoetrope {
 
 enum class Task { automatic, t2v, t2i, i2v, flf2v, v2v, vace, animate, replace };
 std::string_view name_of(Task task);
+bool is_driven(Task task);  // by the videos of a moving person: animate, replace
 // "t2v", "text-to-video", ... Errors: bad_request with the names accepted.
 Task parse_task(std::string_view text);
 

@@ -21,8 +21,6 @@ constexpr std::size_t kMostSamples = 64;  // of a stored calibration; older ones
 // cut into the same segments again.
 constexpr double kGoodPrediction = 0.2;
 
-bool is_driven(Task task) { return task == Task::animate || task == Task::replace; }
-
 bool segments_asked(const Request& request) {
     return request.segment_policy || request.segment_length || request.segment_max_length ||
            request.segment_overlap;

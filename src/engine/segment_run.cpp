@@ -1,5 +1,6 @@
 #include "engine/segment_run.h"
 
+#include "base/timer.h"
 #include "engine/driving_clip.h"
 #include "engine/join.h"
 #include "engine/parts.h"
@@ -10,7 +11,6 @@
 #include <ATen/ops/randn.h>
 #include <c10/core/InferenceMode.h>
 
-#include <chrono>
 #include <utility>
 
 namespace zoetrope {
@@ -38,16 +38,6 @@ RunControl with_segment(const RunControl& control, int segment, int segments) {
     };
     return numbered;
 }
-
-// Seconds since its construction.
-class Timer {
-public:
-    double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-
-private:
-    using Clock = std::chrono::steady_clock;
-    Clock::time_point start_ = Clock::now();
-};
 
 }  // namespace
 
@@ -108,9 +98,8 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
     }
     const TextEmbeddings text = encode_text(request, control, report);
     const Hold hold(parts.hold, count > 1);
-    const bool driven = request.task == Task::animate || request.task == Task::replace;
-    const auto source =
-        driven ? animate_source(parts, request) : continuation_source(parts, request);
+    const auto source = is_driven(request.task) ? animate_source(parts, request)
+                                                : continuation_source(parts, request);
 
     at::Generator generator = at::detail::createCPUGenerator(request.seed);
     if (carried.generator.defined()) generator.set_state(carried.generator);

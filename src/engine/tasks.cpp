@@ -116,7 +116,7 @@ void check_inputs(ModelKind kind, Task task, bool two_pictures, const Request& r
                  "{} is not for --task {}, which this run is: this model takes {}", input.flag,
                  name_of(task), inputs_of(kind));
     }
-    const bool moved = task == Task::animate || task == Task::replace;
+    const bool moved = is_driven(task);
     const bool picture_wanted = task == Task::i2v || task == Task::flf2v || moved;
     ZT_CHECK(!picture_wanted || !request.image.empty(), bad_request,
              "--image is missing: --task {} needs a picture; this model takes {}", name_of(task),

@@ -7,10 +7,6 @@ namespace {
 
 constexpr const char* kDoing = "the written frames cannot be decoded again";
 
-struct FreeParameters {
-    void operator()(AVCodecParameters* parameters) const { avcodec_parameters_free(&parameters); }
-};
-
 }  // namespace
 
 EchoDecoder::EchoDecoder(const AVCodecContext& encoder, std::function<void(Frame)> sink)
@@ -19,8 +15,7 @@ EchoDecoder::EchoDecoder(const AVCodecContext& encoder, std::function<void(Frame
     ZT_CHECK(codec != nullptr, unsupported, "{}: this FFmpeg has no decoder for {}", kDoing,
              avcodec_get_name(encoder.codec_id));
     decoder_ = made(CodecContext(avcodec_alloc_context3(codec)));
-    const auto parameters =
-        made(std::unique_ptr<AVCodecParameters, FreeParameters>(avcodec_parameters_alloc()));
+    const ParametersHandle parameters = new_parameters();
     check(avcodec_parameters_from_context(parameters.get(), &encoder), ErrorKind::out_of_memory,
           kDoing);
     check(avcodec_parameters_to_context(decoder_.get(), parameters.get()), ErrorKind::out_of_memory,

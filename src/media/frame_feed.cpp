@@ -1,22 +1,12 @@
 #include "media/frame_feed.h"
 
 #include "base/error.h"
+#include "base/timer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 namespace zoetrope {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-}  // namespace
-
 FrameFeed::FrameFeed(const FeedOptions& options)
     : options_(options), tracks_(static_cast<std::size_t>(options.tracks)) {}
 
@@ -28,9 +18,9 @@ void FrameFeed::push(int track, Frame frame) {
     std::unique_lock lock(mutex_);
     Track& into = tracks_[static_cast<std::size_t>(track)];
     if (is_full(into)) {
-        const auto start = Clock::now();
+        const Timer timer;
         changed_.wait(lock, [&] { return !is_full(into); });
-        filler_waited_ += seconds_since(start);
+        filler_waited_ += timer.seconds();
     }
     ZT_CHECK(state_ != State::stopped, cancelled, "nobody takes the frames any more");
     if (state_ == State::draining) return;
@@ -69,14 +59,14 @@ const Frame& FrameFeed::at(int track, int i) {
     std::unique_lock lock(mutex_);
     Track& from = tracks_[static_cast<std::size_t>(track)];
     if (!there(from, i) && !ended_ && !error_) {
-        const auto start = Clock::now();
+        const Timer timer;
         reader_waits_ = true;
         wanted_track_ = static_cast<std::size_t>(track);
         wanted_ = i;
         changed_.notify_all();
         changed_.wait(lock, [&] { return there(from, i) || ended_ || error_; });
         reader_waits_ = false;
-        reader_waited_ += seconds_since(start);
+        reader_waited_ += timer.seconds();
     }
     if (!there(from, i) && error_) std::rethrow_exception(error_);
     ZT_CHECK(there(from, i), io, "the driving clip gave {} frames, {} were counted in it",

@@ -61,14 +61,11 @@ fs::path kept_result(const Options& options) {
 Report report_of(const Options& options, const fs::path& folder) {
     Report report;
     report.from_cache = true;
-    for (const char* name :
-         {"src_pose.mp4", "src_face.mp4", "src_bg.mp4", "src_mask.mp4", "src_ref.png"}) {
-        const fs::path file = folder / name;
-        const bool wanted = options.replace || (name != std::string_view("src_bg.mp4") &&
-                                                name != std::string_view("src_mask.mp4"));
-        if (wanted && fs::exists(file)) report.files.push_back(file);
-    }
-    const MediaInfo info = probe_media(folder / "src_pose.mp4");
+    for (int track = 0; track < tracks_of(options); ++track)
+        report.files.push_back(folder / file_name_of(static_cast<Track>(track)));
+    report.files.push_back(folder / "src_ref.png");
+    std::erase_if(report.files, [](const fs::path& file) { return !fs::exists(file); });
+    const MediaInfo info = probe_media(folder / file_name_of(Track::pose));
     report.frames = info.frames;
     report.fps = info.fps;
     report.width = info.width;

@@ -1,6 +1,7 @@
 #include "preprocess/pipeline.h"
 
 #include "base/error.h"
+#include "base/timer.h"
 
 #include <algorithm>
 #include <chrono>
@@ -12,12 +13,6 @@
 
 namespace zoetrope::preprocess {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 class Pipeline {
 public:
@@ -34,7 +29,7 @@ public:
     }
 
     PipelineReport run() {
-        const auto start = Clock::now();
+        const Timer timer;
         {
             std::vector<std::jthread> helpers;
             for (int i = 1; i < options_.threads; ++i)
@@ -43,7 +38,7 @@ public:
         }
         if (error_) std::rethrow_exception(error_);
         report_.items = produced_;
-        report_.seconds = seconds_since(start);
+        report_.seconds = timer.seconds();
         return report_;
     }
 
@@ -111,14 +106,14 @@ private:
         while (!done()) {
             const auto task = next_task();
             if (!task) {
-                const auto start = Clock::now();
+                const Timer timer;
                 // Woken by every finished task; a stop request is seen by whoever still works.
                 changed_.wait_for(lock, std::chrono::milliseconds(100));
-                report_.idle_seconds += seconds_since(start);
+                report_.idle_seconds += timer.seconds();
                 continue;
             }
             lock.unlock();
-            const auto start = Clock::now();
+            const Timer timer;
             bool more = true;
             std::exception_ptr error;
             try {
@@ -132,7 +127,7 @@ private:
             }
             lock.lock();
             const std::size_t row = task->stage == kSource ? 0 : task->stage + 1;
-            report_.stages[row].seconds += seconds_since(start);
+            report_.stages[row].seconds += timer.seconds();
             try {
                 if (error) std::rethrow_exception(error);
                 settle(*task, more);

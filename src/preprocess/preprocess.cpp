@@ -136,18 +136,17 @@ private:
     }
 
     void open_writers() {
-        const auto open = [this](std::optional<VideoWriter>& writer, const char* name,
-                                 Track track) {
+        const auto open = [this](std::optional<VideoWriter>& writer, Track track) {
             WriteOptions how{.fps = fps_, .crf = kQuality, .quick = true};
             if (listener_.frame)
                 how.echo = [this, track](Frame frame) { listener_.frame(track, std::move(frame)); };
-            writer.emplace(options_.output / name, how);
+            writer.emplace(options_.output / file_name_of(track), how);
         };
-        open(pose_, "src_pose.mp4", Track::pose);
-        open(face_, "src_face.mp4", Track::face);
+        open(pose_, Track::pose);
+        open(face_, Track::face);
         if (!options_.replace) return;
-        open(background_, "src_bg.mp4", Track::background);
-        open(mask_, "src_mask.mp4", Track::mask);
+        open(background_, Track::background);
+        open(mask_, Track::mask);
     }
 
     std::vector<PipelineStage> make_stages() {
@@ -300,6 +299,18 @@ private:
 };
 
 }  // namespace
+
+const char* file_name_of(Track track) {
+    switch (track) {
+        case Track::pose: return "src_pose.mp4";
+        case Track::face: return "src_face.mp4";
+        case Track::background: return "src_bg.mp4";
+        case Track::mask: return "src_mask.mp4";
+    }
+    return "";
+}
+
+int tracks_of(const Options& options) { return options.replace ? kTracks : 2; }
 
 void check(const Options& options) {
     ZT_CHECK(!options.video.empty(), bad_request, "--video is missing: give the driving clip");

@@ -67,6 +67,10 @@ struct Report {
 // The videos that are made, and what a run tells of them while it makes them.
 enum class Track { pose, face, background, mask };
 inline constexpr int kTracks = 4;
+// "src_pose.mp4", ...
+const char* file_name_of(Track track);
+// How many of them a run makes: without `replace` the first two.
+int tracks_of(const Options& options);
 
 struct Listener {
     // A frame as a reader of the finished file will see it. Each track's in their order; frames of

@@ -48,26 +48,32 @@ def make_pipeline(work: Path) -> WanPipeline:
                        transformer_2=None, boundary_ratio=None, expand_timesteps=True)
 
 
+def save(pipeline, output: Path, tokenizer: Path, name: str, understands: str, defaults: dict) -> None:
+    """In bf16, in Diffusers' layout, with what the engine tells of an embedded model."""
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(torch.bfloat16)
+    shutil.rmtree(output, ignore_errors=True)
+    pipeline.save_pretrained(output)
+    shutil.rmtree(output / "tokenizer")
+    shutil.copytree(tokenizer, output / "tokenizer")
+    for config in output.glob("*/config.json"):  # where it was made is nobody's business
+        settings = json.loads(config.read_text())
+        settings.pop("_name_or_path", None)
+        config.write_text(json.dumps(settings, indent=2) + "\n")
+    about = {"name": name, "understands": understands, "words": data.vocabulary(), "defaults": defaults}
+    (output / "zoetrope.json").write_text(json.dumps(about, indent=2) + "\n")
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    print(f"{output}: {size / 1e6:.2f} MB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     pipeline = make_pipeline(args.work)
-    for part in (pipeline.text_encoder, pipeline.transformer, pipeline.vae):
-        part.to(torch.bfloat16)
-    shutil.rmtree(args.output, ignore_errors=True)
-    pipeline.save_pretrained(args.output)
-    shutil.rmtree(args.output / "tokenizer")
-    shutil.copytree(args.work / "tokenizer", args.output / "tokenizer")
-    for config in args.output.glob("*/config.json"):  # where it was made is nobody's business
-        settings = json.loads(config.read_text())
-        settings.pop("_name_or_path", None)
-        config.write_text(json.dumps(settings, indent=2) + "\n")
-    about = {"name": "demo-t2v", "understands": UNDERSTANDS, "words": data.vocabulary(), "defaults": DEFAULTS}
-    (args.output / "zoetrope.json").write_text(json.dumps(about, indent=2) + "\n")
-    size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
-    print(f"{args.output}: {size / 1e6:.2f} MB")
+    save(pipeline, args.output, args.work / "tokenizer", "demo-t2v", UNDERSTANDS, DEFAULTS)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ Takes the averaged weights of WORK/animate.pt, WORK/vae, and another model's tex
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -17,7 +15,7 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanAnimatePipel
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 import animate_model
-import data
+import export
 import puppet_clips
 import puppet_motion
 
@@ -55,20 +53,7 @@ def main() -> None:
     parser.add_argument("--text-model", type=Path, default=Path(__file__).resolve().parents[2] / "models" / "demo-t2v")
     args = parser.parse_args()
     pipeline = make_pipeline(args.work, args.text_model)
-    for part in (pipeline.text_encoder, pipeline.transformer, pipeline.vae, pipeline.image_encoder):
-        part.to(torch.bfloat16)
-    shutil.rmtree(args.output, ignore_errors=True)
-    pipeline.save_pretrained(args.output)
-    shutil.rmtree(args.output / "tokenizer")
-    shutil.copytree(args.text_model / "tokenizer", args.output / "tokenizer")
-    for config in args.output.glob("*/config.json"):  # where it was made is nobody's business
-        settings = json.loads(config.read_text())
-        settings.pop("_name_or_path", None)
-        config.write_text(json.dumps(settings, indent=2) + "\n")
-    about = {"name": "demo-animate", "understands": UNDERSTANDS, "words": data.vocabulary(), "defaults": DEFAULTS}
-    (args.output / "zoetrope.json").write_text(json.dumps(about, indent=2) + "\n")
-    size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
-    print(f"{args.output}: {size / 1e6:.2f} MB")
+    export.save(pipeline, args.output, args.text_model / "tokenizer", "demo-animate", UNDERSTANDS, DEFAULTS)
 
 
 if __name__ == "__main__":

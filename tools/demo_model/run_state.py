@@ -57,6 +57,24 @@ class Team:
         return float(flat[-1])
 
 
+def set_rates(optimizers: list, peaks: tuple[float, ...], step: int, progress: float) -> None:
+    for optimizer, peak in zip(optimizers, peaks):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(peak, step, progress)
+
+
+def descend(loss: torch.Tensor, module: torch.nn.Module, parameters: list[torch.nn.Parameter], optimizers: list,
+            team: Team, worked_s: float) -> float:
+    """One step against the gradients of the whole team. Gives rank 0's working time."""
+    module.zero_grad(set_to_none=True)
+    loss.backward()
+    worked_s = team.average_gradients(parameters, worked_s)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    return worked_s
+
+
 def launch(worker: Callable[[Team, argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Runs worker(team, args) in args.processes processes."""
     with tempfile.TemporaryDirectory() as folder:

@@ -157,9 +157,7 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
     while clock.progress < 1:
         if (step - first_step) % RESCAN_STEPS == 0:
             clips.rescan()
-        for optimizer, peak in zip(optimizers, (MUON_RATE, PEAK_RATE)):
-            for group in optimizer.param_groups:
-                group["lr"] = run_state.learning_rate(peak, step, clock.progress)
+        run_state.set_rates(optimizers, (MUON_RATE, PEAK_RATE), step, clock.progress)
         length = clips.pick_length()
         batch = clips.batch(length, args.tokens)
         carried = own_rng.choice(CARRIED, size=len(batch["video"]), p=CARRIED_SHARES)
@@ -168,12 +166,7 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
             rotary[length] = model.rotary_table(dit, known)
         text, bias = prompts[int(own_rng.integers(len(prompts)))]
         loss = loss_of(dit, batch, known, text, bias, rotary[length], noise_rng)
-        dit.zero_grad(set_to_none=True)
-        loss.backward()
-        clock.worked_s = team.average_gradients(parameters, clock.worked_s)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        clock.worked_s = run_state.descend(loss, dit, parameters, optimizers, team, clock.worked_s)
         average.update(dit, step)
         step += 1
         recent.setdefault(length, []).append(loss.item())

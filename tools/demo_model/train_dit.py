@@ -158,21 +158,14 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
     while clock.progress < 1:
         if (step - first_step) % RESCAN_STEPS == 0:
             latents.rescan()
-        for optimizer, peak in zip(optimizers, (MUON_RATE, PEAK_RATE)):
-            for group in optimizer.param_groups:
-                group["lr"] = run_state.learning_rate(peak, step, clock.progress)
+        run_state.set_rates(optimizers, (MUON_RATE, PEAK_RATE), step, clock.progress)
         shape = latents.pick_shape(clock.progress)
         clean, seeds = latents.batch(args.tokens // latents.tokens_of(shape), shape)
         if shape not in rotary:
             rotary[shape] = model.rotary_table(networks["dit"], clean)
         ids, mask = model.tokenize(words, [make_prompt(seed, prompt_rng) for seed in seeds])
         loss = loss_of(networks, clean, ids, mask, rotary[shape], noise_rng)
-        networks.zero_grad(set_to_none=True)
-        loss.backward()
-        clock.worked_s = team.average_gradients(parameters, clock.worked_s)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        clock.worked_s = run_state.descend(loss, networks, parameters, optimizers, team, clock.worked_s)
         average.update(networks, step)
         step += 1
         recent.setdefault(shape, []).append(loss.item())

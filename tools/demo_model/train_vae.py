@@ -185,18 +185,11 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
     saved_at = time.monotonic()
     while clock.progress < 1:
         phase = next(p for p in phases if clock.progress < p.until)
-        for optimizer, peak in zip(optimizers, (MUON_RATE, PEAK_RATE)):
-            for group in optimizer.param_groups:
-                share = 0.5 if args.decoder_only or args.start else 1.0
-                group["lr"] = run_state.learning_rate(peak * share, step, clock.progress)
+        share = 0.5 if args.decoder_only or args.start else 1.0
+        run_state.set_rates(optimizers, (share * MUON_RATE, share * PEAK_RATE), step, clock.progress)
         video = batch_of(seen + team.rank * phase.batch, phase).contiguous(memory_format=torch.channels_last_3d)
         loss, parts = losses(vae, video, train_encoder=not args.decoder_only)
-        vae.zero_grad(set_to_none=True)
-        loss.backward()
-        clock.worked_s = team.average_gradients(parameters, clock.worked_s)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        clock.worked_s = run_state.descend(loss, vae, parameters, optimizers, team, clock.worked_s)
         average.update(vae, step)
         step, seen = step + 1, seen + phase.batch * team.size
         clock.wait()
