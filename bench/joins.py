@@ -18,7 +18,7 @@ WAYS = [
     (str(overlap), carry, fusion, match)
     for overlap, carry in itertools.product((1, 5, 9), ("pixels", "latents"))
     for fusion, match in (("last", False), ("last", True), ("linear", False), ("cosine", False))
-    if overlap > 1 or fusion == "last"
+    if (overlap > 1 or fusion == "last") and not (match and carry == "latents")
 ]
 
 

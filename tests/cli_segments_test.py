@@ -49,6 +49,7 @@ class Segments(CommandLine):
         long = {"--num-frames": 13, "--segment-length": 5}
         self.refuses({**long, "--output-type": "latent"}, "--output-type latent", "3 segments")
         self.refuses({**long, "--num-outputs": 2}, "--num-outputs 2", "one video at a time")
+        self.refuses({**long, "--carry": "latents", "--color-match": "true"}, "--color-match", "--carry pixels")
 
 
 if __name__ == "__main__":

@@ -119,12 +119,12 @@ TEST_F(State, EverySchedulerGoesOnFromEveryStepAsIfNothingHadBeen) {
     }
 }
 
-// A tiny Animate pipeline over three segments that are joined in every way there is.
+// A tiny Animate pipeline over three segments.
 struct Animation {
     Engine engine;
     ResolvedRequest request;
 
-    static Request request_of(const fs::path& folder) {
+    static Request request_of(const fs::path& folder, const JoinOptions& joins) {
         Request request;
         request.prompt = "a raccoon";
         request.image = folder / "image.png";
@@ -139,18 +139,19 @@ struct Animation {
         request.seed = 5;
         request.segment_length = 9;
         request.segment_overlap = 5;
-        request.carry = Carry::latents;
-        request.overlap_fusion = OverlapFusion::linear;
-        request.color_match = true;
+        request.carry = joins.carry;
+        request.overlap_fusion = joins.fusion;
+        request.color_match = joins.color_match;
         return request;
     }
-    explicit Animation(const fs::path& folder = golden_folder() / "conditions" / "replace",
+    explicit Animation(const JoinOptions& joins,
+                       const fs::path& folder = golden_folder() / "conditions" / "replace",
                        const fs::path& text = golden_folder() / "pipeline" / "unipc")
         : engine(ModelFolder::open({.model = folder.string(),
                                     .text_encoder = text / "text_encoder",
                                     .tokenizer = text / "tokenizer"}),
                  {.dtype = "fp32", .threads = 1}),
-          request(engine.resolve(request_of(folder))) {}
+          request(engine.resolve(request_of(folder, joins))) {}
 
     // Frames that are handed out: [3, n, H, W].
     at::Tensor frames(const SegmentHooks& hooks) {
@@ -163,10 +164,12 @@ struct Animation {
     }
 };
 
-TEST_F(State, ARunGoesOnFromEveryStepOfEverySegment) {
-    Animation animation;
+// Begun again at every point where its state was saved, a run gives the frames that were missing.
+void check_every_step(const JoinOptions& joins, const fs::path& path) {
+    fs::remove_all(path);
+    Animation animation(joins);
     ASSERT_GE(animation.request.segments.segments.size(), 3u);
-    StateFolder folder(folder_);
+    StateFolder folder(path);
     folder.begin({{"x", 1}});
     std::vector<SegmentHooks> points;
     std::vector<int> given;  // frames handed out before each
@@ -194,6 +197,14 @@ TEST_F(State, ARunGoesOnFromEveryStepOfEverySegment) {
         const at::Tensor rest = animation.frames(points[i]);
         EXPECT_TRUE(rest.equal(whole.narrow(1, given[i], whole.size(1) - given[i]))) << i;
     }
+}
+
+// With joins that leave latents to the next segment, and with such that leave it colours.
+TEST_F(State, ARunGoesOnFromEveryStepOfEverySegment) {
+    for (const JoinOptions& joins :
+         {JoinOptions{.carry = Carry::latents, .fusion = OverlapFusion::linear},
+          JoinOptions{.fusion = OverlapFusion::cosine, .color_match = true}})
+        check_every_step(joins, folder_);
 }
 
 TEST_F(State, AFolderIsForOneAtATimeAndIsGoneWhereNothingCameOfIt) {

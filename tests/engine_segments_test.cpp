@@ -473,7 +473,17 @@ TEST(Plan, RefusesWhatDoesNotGoTogether) {
                     without(r);
                     r.color_match = true;
                 }),
-                HasSubstr("--color-match"));
+                HasSubstr("--color-match says how segments are joined"));
+    EXPECT_THAT(message_of([](Request& r) {
+                    r.color_match = true;
+                    r.carry = Carry::latents;
+                }),
+                HasSubstr("--color-match goes with --carry pixels"));
+    EXPECT_EQ(message_of([](Request& r) {
+                  r.color_match = true;
+                  r.carry = Carry::pixels;
+              }),
+              "nothing was thrown");
     Engine changing = open_engine("v2v");
     Request video = request_of({"v2v", 9, 5, 1, Task::v2v});
     video.video = folder_of("v2v") / "video";

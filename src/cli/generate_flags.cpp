@@ -365,7 +365,8 @@ constexpr Flag kOwnFlags[] = {
     {"--color-match",
      toggle,
      "",
-     "give each segment the colours of the frames it goes on from; default: false",
+     "give each segment the colours of the frames it goes on from (not with --carry latents); "
+     "default: false",
      {},
      {}},
     {"--cut-policy",

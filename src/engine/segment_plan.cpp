@@ -81,6 +81,10 @@ void check_flags(const Request& request, Task task) {
              "{} says how segments are joined, and --task {} runs in one window: give "
              "--segment-length too",
              join == nullptr ? "" : join, name_of(task));
+    ZT_CHECK(!request.color_match || request.carry != Carry::latents, bad_request,
+             "--color-match and --carry latents were both given: matched colours do not reach the "
+             "latents that a segment goes on from, so that they run away; --color-match goes with "
+             "--carry pixels, leave one of the two out");
     ZT_CHECK(driven || !request.cut_policy, bad_request,
              "--cut-policy is about scene changes of a driving video, which --task {} has not",
              name_of(task));
