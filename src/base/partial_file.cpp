@@ -74,7 +74,7 @@ bool all_digits(std::string_view text) {
 bool is_stale(std::string_view name, const fs::path& target) {
     const std::string& tag = machine_tag();
     const std::size_t mark = name.rfind(kMark);
-    if (mark == std::string_view::npos || mark < 1 || name[0] != '.') return false;
+    if (!is_partial(name)) return false;
     const std::string_view of = name.substr(1, mark - 1);
     const std::string whole = target.filename().string().substr(0, kMaxStem);
     const std::string stem = target.stem().string() + "_", ending = target.extension().string();
@@ -105,6 +105,11 @@ void sync(const fs::path& path, int flags) {
 }
 
 }  // namespace
+
+bool is_partial(std::string_view name) {
+    const std::size_t mark = name.rfind(kMark);
+    return name.starts_with('.') && mark != std::string_view::npos && mark > 0;
+}
 
 ParentFolders::ParentFolders(const fs::path& file) {
     std::error_code error;

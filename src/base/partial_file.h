@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace zoetrope {
@@ -69,6 +70,9 @@ private:
     std::filesystem::path target_;
     std::filesystem::path path_;  // empty once published
 };
+
+// Whether a file or folder of this name is a hidden one of these, of any target and owner.
+bool is_partial(std::string_view name);
 
 // Removes the hidden files and folders of `target`, or of a numbered sequence of that name, that a
 // process of this user on this machine has left and that is no more. Others stay; so does what

@@ -105,9 +105,8 @@ ConvertOptions options_of(const Arguments& arguments) {
     options.paths = model_paths(arguments);
     options.output = *arguments.text("--output-path");
     if (const auto layout = arguments.text("--layout"))
-        options.layout = with_context("--layout", [&] { return parse_convert_layout(*layout); });
-    if (const auto dtype = arguments.text("--dtype"))
-        options.precision = with_context("--dtype", [&] { return parse_precision(*dtype); });
+        options.layout = parse_convert_layout(*layout);
+    if (const auto dtype = arguments.text("--dtype")) options.precision = parse_precision(*dtype);
     if (const auto size = arguments.text("--max-shard-size")) {
         ZT_CHECK(options.layout == ConvertLayout::diffusers, bad_request,
                  "--max-shard-size {}: --layout single-file writes one file whatever its size",

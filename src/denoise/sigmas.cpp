@@ -1,14 +1,14 @@
 #include "denoise/sigmas.h"
 
+#include "base/choices.h"
+#include "denoise/beta_quantile.h"
+
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cumprod.h>
 #include <ATen/ops/linspace.h>
 
 #include <cmath>
-
-#include "base/error.h"
-#include "denoise/beta_quantile.h"
 
 namespace zoetrope {
 
@@ -58,12 +58,11 @@ std::vector<double> beta_sigmas(double sigma_max, double sigma_min, int count) {
 }
 
 SigmaSpacing parse_sigma_spacing(std::string_view name) {
-    if (name == "simple") return SigmaSpacing::simple;
-    if (name == "karras") return SigmaSpacing::karras;
-    if (name == "exponential") return SigmaSpacing::exponential;
-    if (name == "beta") return SigmaSpacing::beta;
-    fail(ErrorKind::bad_request,
-         "--sigma-schedule is \"{}\": accepted are simple, beta, karras, exponential", name);
+    constexpr Choices<SigmaSpacing, 4> kSpacings = {{{SigmaSpacing::simple, "simple"},
+                                                     {SigmaSpacing::beta, "beta"},
+                                                     {SigmaSpacing::karras, "karras"},
+                                                     {SigmaSpacing::exponential, "exponential"}}};
+    return parse_choice(kSpacings, "--sigma-schedule", name);
 }
 
 std::vector<double> spaced_sigmas(SigmaSpacing spacing, double sigma_max, double sigma_min,

@@ -1,6 +1,6 @@
 #include "engine/convert.h"
 
-#include "base/error.h"
+#include "base/choices.h"
 #include "base/log.h"
 #include "base/partial_file.h"
 #include "base/timer.h"
@@ -25,22 +25,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kLayouts[] = {"diffusers", "single-file"};
-constexpr std::string_view kPrecisions[] = {"fp32", "bf16", "fp16", "fp8", "int8"};
+constexpr Choices<ConvertLayout, 2> kLayouts = {
+    {{ConvertLayout::diffusers, "diffusers"}, {ConvertLayout::single_file, "single-file"}}};
+constexpr Choices<Precision, 5> kPrecisions = {{{Precision::fp32, "fp32"},
+                                                {Precision::bf16, "bf16"},
+                                                {Precision::fp16, "fp16"},
+                                                {Precision::fp8, "fp8"},
+                                                {Precision::int8, "int8"}}};
 
 constexpr const char* kFileEnd = ".safetensors";
 constexpr const char* kFilePrefix = "model.diffusion_model.";  // ComfyUI's, of a transformer
 // Diffusers' and Transformers' names of weight files.
 constexpr const char* kStem = "diffusion_pytorch_model";
 constexpr const char* kTextStem = "model";
-
-template <std::size_t N>
-std::size_t find_name(const std::string_view (&names)[N], std::string_view text) {
-    const auto* found = std::find(std::begin(names), std::end(names), text);
-    ZT_CHECK(found != std::end(names), bad_request, "'{}' is unknown: accepted are {}", text,
-             fmt::join(names, ", "));
-    return static_cast<std::size_t>(found - std::begin(names));
-}
 
 void check_new(const fs::path& output) {
     std::error_code ignored;
@@ -268,11 +265,11 @@ private:
 }  // namespace
 
 ConvertLayout parse_convert_layout(std::string_view text) {
-    return static_cast<ConvertLayout>(find_name(kLayouts, text));
+    return parse_choice(kLayouts, "--layout", text);
 }
 
 Precision parse_precision(std::string_view text) {
-    return static_cast<Precision>(find_name(kPrecisions, text) + 1);  // behind as_stored
+    return parse_choice(kPrecisions, "--dtype", text);
 }
 
 ConvertResult convert(const ConvertOptions& options, const RunControl& control) {

@@ -1,9 +1,8 @@
 #include "engine/request.h"
 
-#include "base/error.h"
+#include "base/choices.h"
 
 #include <array>
-#include <utility>
 
 namespace zoetrope {
 namespace {
@@ -26,29 +25,12 @@ constexpr std::array kTasks = {
     TaskName{Task::replace, "replace", ""},
 };
 
-constexpr std::array kCarries = {std::pair{Carry::pixels, std::string_view("pixels")},
-                                 std::pair{Carry::latents, std::string_view("latents")}};
-constexpr std::array kFusions = {std::pair{OverlapFusion::last, std::string_view("last")},
-                                 std::pair{OverlapFusion::linear, std::string_view("linear")},
-                                 std::pair{OverlapFusion::cosine, std::string_view("cosine")}};
-
-template <typename Table, typename Value>
-std::string_view name_in(const Table& table, Value wanted) {
-    for (const auto& [value, name] : table) {
-        if (value == wanted) return name;
-    }
-    return "unknown";
-}
-
-template <typename Table>
-auto parse_in(const Table& table, std::string_view flag, std::string_view text) {
-    std::string names;
-    for (const auto& [value, name] : table) {
-        if (name == text) return value;
-        names += (names.empty() ? "" : ", ") + std::string(name);
-    }
-    fail(ErrorKind::bad_request, "{} is '{}': accepted are {}", flag, text, names);
-}
+constexpr Choices<Carry, 2> kCarries = {{{Carry::pixels, "pixels"}, {Carry::latents, "latents"}}};
+constexpr Choices<OverlapFusion, 3> kFusions = {{{OverlapFusion::last, "last"},
+                                                 {OverlapFusion::linear, "linear"},
+                                                 {OverlapFusion::cosine, "cosine"}}};
+constexpr Choices<OutputType, 3> kOutputTypes = {
+    {{OutputType::video, "video"}, {OutputType::latent, "latent"}, {OutputType::tensor, "tensor"}}};
 
 }  // namespace
 
@@ -70,19 +52,16 @@ Task parse_task(std::string_view text) {
     fail(ErrorKind::bad_request, "--task is '{}': accepted are {}", text, names);
 }
 
-std::string_view name_of(Carry carry) { return name_in(kCarries, carry); }
-Carry parse_carry(std::string_view text) { return parse_in(kCarries, "--carry", text); }
+std::string_view name_of(Carry carry) { return word_of(kCarries, carry); }
+Carry parse_carry(std::string_view text) { return parse_choice(kCarries, "--carry", text); }
 
-std::string_view name_of(OverlapFusion fusion) { return name_in(kFusions, fusion); }
+std::string_view name_of(OverlapFusion fusion) { return word_of(kFusions, fusion); }
 OverlapFusion parse_overlap_fusion(std::string_view text) {
-    return parse_in(kFusions, "--overlap-fusion", text);
+    return parse_choice(kFusions, "--overlap-fusion", text);
 }
 
 OutputType parse_output_type(std::string_view text) {
-    if (text == "video") return OutputType::video;
-    if (text == "latent") return OutputType::latent;
-    if (text == "tensor") return OutputType::tensor;
-    fail(ErrorKind::bad_request, "--output-type is '{}': accepted are video, latent, tensor", text);
+    return parse_choice(kOutputTypes, "--output-type", text);
 }
 
 }  // namespace zoetrope

@@ -200,8 +200,7 @@ void StateFolder::remove_state() {
     for (fs::directory_iterator entry(path_, ignored), end; !ignored && entry != end;
          entry.increment(ignored)) {
         const std::string name = entry->path().filename().string();
-        const bool hidden = name.starts_with('.') && name.find(".partial-") != std::string::npos;
-        if (name.starts_with(kLoop) || name.starts_with(kCarried) || hidden)
+        if (name.starts_with(kLoop) || name.starts_with(kCarried) || is_partial(name))
             files.push_back(entry->path());
     }
     files.push_back(segments());

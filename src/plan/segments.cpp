@@ -1,12 +1,11 @@
 #include "plan/segments.h"
 
-#include "base/error.h"
+#include "base/choices.h"
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <limits>
-#include <utility>
 
 namespace zoetrope::plan {
 namespace {
@@ -17,34 +16,13 @@ constexpr std::array kOverlaps = {1, 5, 9};
 // had to lose less, and the cheapest would be to generate nothing if it might lose all.
 constexpr int kAutoLimMayLose = 16;
 
-constexpr std::array<std::pair<SegmentPolicy, std::string_view>, 5> kPolicies = {
-    {{SegmentPolicy::off, "off"},
-     {SegmentPolicy::vanilla, "vanilla"},
-     {SegmentPolicy::automatic, "auto"},
-     {SegmentPolicy::auto_lim, "auto_lim"},
-     {SegmentPolicy::exact, "exact"}}};
-constexpr std::array<std::pair<CutPolicy, std::string_view>, 2> kCutPolicies = {
+constexpr Choices<SegmentPolicy, 5> kPolicies = {{{SegmentPolicy::off, "off"},
+                                                  {SegmentPolicy::vanilla, "vanilla"},
+                                                  {SegmentPolicy::automatic, "auto"},
+                                                  {SegmentPolicy::auto_lim, "auto_lim"},
+                                                  {SegmentPolicy::exact, "exact"}}};
+constexpr Choices<CutPolicy, 2> kCutPolicies = {
     {{CutPolicy::carry, "carry"}, {CutPolicy::restart, "restart"}}};
-
-template <typename Value, std::size_t n>
-std::string_view name_in(const std::array<std::pair<Value, std::string_view>, n>& table,
-                         Value wanted) {
-    for (const auto& [value, name] : table) {
-        if (value == wanted) return name;
-    }
-    return "";
-}
-
-template <typename Value, std::size_t n>
-Value parse_in(const std::array<std::pair<Value, std::string_view>, n>& table,
-               std::string_view flag, std::string_view text) {
-    std::vector<std::string_view> names;
-    for (const auto& [value, name] : table) {
-        if (name == text) return value;
-        names.push_back(name);
-    }
-    fail(ErrorKind::bad_request, "{} is '{}': accepted are {}", flag, text, fmt::join(names, ", "));
-}
 
 // Windows of one length over one shot.
 struct Windows {
@@ -300,16 +278,16 @@ const Shot& shot_of(const SegmentPlan& plan, int frame) {
 
 }  // namespace
 
-std::string_view name_of(SegmentPolicy policy) { return name_in(kPolicies, policy); }
+std::string_view name_of(SegmentPolicy policy) { return word_of(kPolicies, policy); }
 
 SegmentPolicy parse_segment_policy(std::string_view text) {
-    return parse_in(kPolicies, "--segment-policy", text);
+    return parse_choice(kPolicies, "--segment-policy", text);
 }
 
-std::string_view name_of(CutPolicy policy) { return name_in(kCutPolicies, policy); }
+std::string_view name_of(CutPolicy policy) { return word_of(kCutPolicies, policy); }
 
 CutPolicy parse_cut_policy(std::string_view text) {
-    return parse_in(kCutPolicies, "--cut-policy", text);
+    return parse_choice(kCutPolicies, "--cut-policy", text);
 }
 
 int round_down(int frames) { return (frames - 1) / kStep * kStep + 1; }
