@@ -270,7 +270,7 @@ protected:
 };
 
 TEST_F(StoredCalibration, ComesBack) {
-    Calibration stored{.key = calibration_key("cpu", 2, "bf16", "int8", 1),
+    Calibration stored{.key = calibration_key(kAnimate.shape, "cpu", 2, "bf16", "int8", 1),
                        .model = {.attention = 0.1, .linear = 1.0 / 3, .vae = 2, .serial = 0.5}};
     stored.samples.push_back({.length = 21,
                               .work = work_of(kAnimate, 21),
@@ -278,9 +278,14 @@ TEST_F(StoredCalibration, ComesBack) {
                               .attention_seconds = 3,
                               .vae_seconds = 2,
                               .other_seconds = 1});
-    EXPECT_EQ(stored.key, (CalibrationKey{.device = "cpu, 2 threads", .precision = "int8"}));
-    EXPECT_EQ(calibration_key("cuda:3", 2, "bf16", "none", 4),
-              (CalibrationKey{.device = "cuda", .precision = "bf16", .ranks = 4}));
+    EXPECT_EQ(stored.key, (CalibrationKey{.widths = "5120 in 40 heads, VAE 96",
+                                          .device = "cpu, 2 threads",
+                                          .precision = "int8"}));
+    EXPECT_EQ(calibration_key(kAnimate.shape, "cuda:3", 2, "bf16", "none", 4),
+              (CalibrationKey{.widths = "5120 in 40 heads, VAE 96",
+                              .device = "cuda",
+                              .precision = "bf16",
+                              .ranks = 4}));
     EXPECT_FALSE(load_calibration(stored.key, folder_));
     store_calibration(stored, folder_);
     const auto loaded = load_calibration(stored.key, folder_);
@@ -293,29 +298,32 @@ TEST_F(StoredCalibration, ComesBack) {
     CalibrationKey other = stored.key;
     other.ranks = 2;
     EXPECT_FALSE(load_calibration(other, folder_));
+    other = calibration_key(known_shape("wan2.1-t2v-1.3b"), "cpu", 2, "bf16", "int8", 1);
+    EXPECT_FALSE(load_calibration(other, folder_));
     other = stored.key;
     other.device = "cpu_ 2 threads";  // the same file name
     EXPECT_FALSE(load_calibration(other, folder_));
 }
 
 TEST_F(StoredCalibration, BrokenFilesAreNamed) {
-    const CalibrationKey key{.device = "cuda"};
+    const CalibrationKey key{.widths = "1536 in 12 heads, VAE 96", .device = "cuda"};
     store_calibration({.key = key}, folder_);
-    const auto file = folder_ / "cost" / "cuda-bf16-1.json";
+    const auto file = folder_ / "cost" / "1536_in_12_heads__VAE_96-cuda-bf16-1.json";
     ASSERT_TRUE(std::filesystem::exists(file));
-    for (const auto* content :
-         {"{", "[]", R"({"format": 1})",
-          R"({"format": 1, "device": "cuda", "precision": "bf16", "ranks": 1, "samples": [],
+    for (
+        const auto* content :
+        {"{", "[]", R"({"format": 2})",
+         R"({"format": 2, "widths": "1536 in 12 heads, VAE 96", "device": "cuda", "precision": "bf16", "ranks": 1, "samples": [],
               "seconds": {"per_attention_tflop": -1, "per_linear_tflop": 1, "per_vae_megapixel": 1,
                           "per_segment_shared": 0, "per_segment": 0}})"}) {
         std::ofstream(file) << content;
         const auto [kind, text] = error_of([&] { load_calibration(key, folder_); });
         EXPECT_EQ(kind, ErrorKind::io) << content;
-        EXPECT_THAT(text, HasSubstr("cuda-bf16-1.json"));
+        EXPECT_THAT(text, HasSubstr("1536_in_12_heads__VAE_96-cuda-bf16-1.json"));
     }
-    std::ofstream(file) << R"({"format": 2})";
+    std::ofstream(file) << R"({"format": 1})";
     EXPECT_FALSE(load_calibration(key, folder_));
-    std::filesystem::remove(folder_ / "cost" / "cuda-bf16-1.json");
+    std::filesystem::remove(folder_ / "cost" / "1536_in_12_heads__VAE_96-cuda-bf16-1.json");
     std::filesystem::remove(folder_ / "cost");
     std::ofstream(folder_ / "cost") << "in the way";
     EXPECT_THAT(error_of([&] { store_calibration({.key = key}, folder_); }).second,

@@ -142,6 +142,7 @@ Model read_model(const Arguments& arguments, Task wanted) {
     shape.heads = size_in(config, "num_attention_heads", shape.heads, kMostHeads);
     shape.head_dim = size_in(config, "attention_head_dim", shape.head_dim, kMostHeads);
     shape.ffn_dim = size_in(config, "ffn_dim", shape.ffn_dim, kMostHidden);
+    shape.vae_dim = size_in(folder.vae_config, "base_dim", shape.vae_dim, kMostHidden);
     shape.image_attention = image;
     if (control) {
         shape.control_layers =
@@ -284,9 +285,9 @@ Target target_of(const Arguments& arguments, const Model& model, int ranks,
         target.memory = available_memory();
     }
     target.name = device->substr(0, device->find(':'));
-    const auto key =
-        plan::calibration_key(*device, threads, arguments.text("--dtype").value_or("bf16"),
-                              arguments.text("--quantization").value_or("none"), ranks);
+    const auto key = plan::calibration_key(
+        model.shape, *device, threads, arguments.text("--dtype").value_or("bf16"),
+        arguments.text("--quantization").value_or("none"), ranks);
     try {
         if (const auto stored = plan::load_calibration(key)) {
             target.cost = stored->model;

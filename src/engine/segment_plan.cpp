@@ -19,7 +19,7 @@ namespace {
 constexpr std::size_t kMostSamples = 64;  // of a stored calibration; older ones go
 // A stored calibration that predicts a run this well stays as it is, so that the same request is
 // cut into the same segments again.
-constexpr double kGoodPrediction = 0.2;
+constexpr double kGoodPrediction = 0.15;
 
 bool segments_asked(const Request& request) {
     return request.segment_policy || request.segment_length || request.segment_max_length ||
@@ -171,7 +171,10 @@ std::filesystem::path Engine::Parts::cost_folder() const {
 }
 
 plan::CalibrationKey Engine::Parts::calibration_key() const {
-    return plan::calibration_key(options.device, ops::threads(),
+    const plan::ModelShape widths{.heads = dit_config.num_attention_heads,
+                                  .head_dim = dit_config.attention_head_dim,
+                                  .vae_dim = vae_config.base_dim};
+    return plan::calibration_key(widths, options.device, ops::threads(),
                                  ops::name_of(compute.compute_dtype), options.quantization, 1);
 }
 

@@ -18,10 +18,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kFormat = 1;  // of the files; others are ignored
+constexpr int kFormat = 2;  // of the files; others are ignored
 
 fs::path file_of(const CalibrationKey& key, const fs::path& folder) {
-    std::string name = fmt::format("{}-{}-{}", key.device, key.precision, key.ranks);
+    std::string name = fmt::format("{}-{}-{}-{}", key.widths, key.device, key.precision, key.ranks);
     for (char& c : name) {
         if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '-' && c != '.') c = '_';
     }
@@ -57,7 +57,8 @@ Sample sample_of(const nlohmann::json& json) {
 
 Calibration calibration_of(const nlohmann::json& json) {
     const nlohmann::json& model = json.at("seconds");
-    Calibration calibration{.key = {.device = json.at("device"),
+    Calibration calibration{.key = {.widths = json.at("widths"),
+                                    .device = json.at("device"),
                                     .precision = json.at("precision"),
                                     .ranks = json.at("ranks")},
                             .model = {.attention = model.at("per_attention_tflop"),
@@ -78,12 +79,14 @@ bool is_usable(const CostModel& model) {
 
 }  // namespace
 
-CalibrationKey calibration_key(std::string_view device, int threads, std::string_view dtype,
-                               std::string_view quantization, int ranks) {
+CalibrationKey calibration_key(const ModelShape& shape, std::string_view device, int threads,
+                               std::string_view dtype, std::string_view quantization, int ranks) {
     const std::string kind(device.substr(0, device.find(':')));
-    return {.device = kind == "cpu" ? fmt::format("cpu, {} threads", threads) : kind,
-            .precision = std::string(quantization == "none" ? dtype : quantization),
-            .ranks = ranks};
+    return {
+        .widths = fmt::format("{} in {} heads, VAE {}", shape.dim(), shape.heads, shape.vae_dim),
+        .device = kind == "cpu" ? fmt::format("cpu, {} threads", threads) : kind,
+        .precision = std::string(quantization == "none" ? dtype : quantization),
+        .ranks = ranks};
 }
 
 fs::path cache_folder() {
@@ -103,6 +106,7 @@ void store_calibration(const Calibration& calibration, const fs::path& folder) {
     const fs::path file = file_of(calibration.key, folder);
     const CostModel& model = calibration.model;
     nlohmann::json json = {{"format", kFormat},
+                           {"widths", calibration.key.widths},
                            {"device", calibration.key.device},
                            {"precision", calibration.key.precision},
                            {"ranks", calibration.key.ranks},

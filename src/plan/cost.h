@@ -29,6 +29,7 @@ struct ModelShape {
     int reference_latents = 0;        // latent frames in front of the video's own (Animate: 1)
     int spatial_factor = 16;          // pixels per token and side: VAE's factor times the patch's
     int encoded_videos = 0;           // videos as long as the segment that the VAE encodes
+    std::int64_t vae_dim = 96;        // channels of the VAE's first layer
 
     std::int64_t dim() const { return heads * head_dim; }
     std::int64_t parameters() const;  // of the transformer
@@ -96,8 +97,10 @@ double worst_error(const CostModel& model, std::span<const Sample> samples);
 std::vector<double> non_negative_least_squares(std::span<const std::vector<double>> rows,
                                                std::span<const double> values);
 
-// What a calibration holds for: a stored one is used for this and nothing else.
+// What a calibration holds for: a stored one is used for this and nothing else. Matrices of another
+// size run at another speed, so the model's widths belong to it; its layers only add up.
 struct CalibrationKey {
+    std::string widths = {};  // "1536 in 12 heads, VAE 96"
     std::string device = {};  // "cpu, 8 threads", "cuda"
     std::string precision = "bf16";
     int ranks = 1;
@@ -105,10 +108,10 @@ struct CalibrationKey {
     bool operator==(const CalibrationKey&) const = default;
 };
 
-// The key of a run: the device without its index ("cuda:1" -> "cuda"), on the CPU with its threads;
-// the quantization where there is one, else the dtype.
-CalibrationKey calibration_key(std::string_view device, int threads, std::string_view dtype,
-                               std::string_view quantization, int ranks);
+// The key of a model's run: the device without its index ("cuda:1" -> "cuda"), on the CPU with its
+// threads; the quantization where there is one, else the dtype.
+CalibrationKey calibration_key(const ModelShape& shape, std::string_view device, int threads,
+                               std::string_view dtype, std::string_view quantization, int ranks);
 
 struct Calibration {
     CalibrationKey key = {};

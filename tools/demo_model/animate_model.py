@@ -94,15 +94,19 @@ def _cross_attend(attention, x: torch.Tensor, text: torch.Tensor, bias: torch.Te
     return attention.to_out[0](_joined(out))
 
 
-def encode_faces(dit: WanAnimateTransformer3DModel, faces: torch.Tensor) -> torch.Tensor:
-    """faces: [B, frames, 3, size, size] in -1..1. Returns [B, latent frames + 1, tokens, C]."""
-    motion = dit.motion_encoder(faces.flatten(0, 1)).view(len(faces), faces.shape[1], -1)
+def encode_faces(dit: WanAnimateTransformer3DModel, faces: torch.Tensor | None, clips: int,
+                 frames: int) -> torch.Tensor:
+    """faces: [B, frames, 3, size, size] in -1..1; None: all of it is -1. Returns [B, latent frames + 1, tokens, C]."""
+    if faces is None:
+        motion = dit.motion_encoder(torch.full((1, 3, FACE_SIZE, FACE_SIZE), -1.0)).expand(clips, frames, -1)
+    else:
+        motion = dit.motion_encoder(faces.flatten(0, 1)).view(clips, frames, -1)
     tokens = dit.face_encoder(motion)
     return torch.cat([torch.zeros_like(tokens[:, :1]), tokens], 1)
 
 
 def denoise(dit: WanAnimateTransformer3DModel, noisy: torch.Tensor, timesteps: torch.Tensor, known: torch.Tensor,
-            pose: torch.Tensor, faces: torch.Tensor, text: torch.Tensor, bias: torch.Tensor, image: torch.Tensor,
+            pose: torch.Tensor, faces: torch.Tensor | None, text: torch.Tensor, bias: torch.Tensor, image: torch.Tensor,
             rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """What `dit` returns. noisy: [B, 16, 1 + F, h, w], the reference's place first; known: the mask's four rows and
     the latents that are given, [B, 20, 1 + F, h, w]; pose: [B, 16, F, h, w]; timesteps: [B]; text: [1, L, C]."""
@@ -113,7 +117,7 @@ def denoise(dit: WanAnimateTransformer3DModel, noisy: torch.Tensor, timesteps: t
     embedder = dit.condition_embedder
     time, modulation, text, image = embedder(timesteps, text, image)
     modulation = modulation.unflatten(1, (6, -1))
-    motion = encode_faces(dit, faces)
+    motion = encode_faces(dit, faces, batch, 4 * pose.shape[2] - 3)
 
     def adapt(y: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(y, y.shape[-1:], eps=dit.config.eps) * (1 + scale) + shift

@@ -33,7 +33,7 @@ CARRIED = (0, 1, 5)
 CARRIED_SHARES = (0.36, 0.32, 0.32)
 REFERENCE_WEIGHT = 0.25  # of the reference's place in the loss: its frame is thrown away
 LENGTH_SHARES = {5: 0.08, 9: 0.12, 13: 0.1, 17: 0.3, 21: 0.15, 33: 0.2, 81: 0.05}
-FACE_DROPOUT = 0.1  # clips whose face video is -1, as the unconditional pass of guidance has it
+FACE_SHARE = 0.4  # of the steps; in the others the face video is -1, as the unconditional pass of guidance has it
 
 
 class Clips:
@@ -96,17 +96,17 @@ def known_of(batch: dict[str, torch.Tensor], grey: torch.Tensor, carried: np.nda
 
 
 def loss_of(dit: torch.nn.Module, batch: dict[str, torch.Tensor], known: torch.Tensor, text: torch.Tensor,
-            bias: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], rng: torch.Generator) -> torch.Tensor:
+            bias: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], with_faces: bool,
+            rng: torch.Generator) -> torch.Tensor:
     """Mean squared error of the velocity noise - clean."""
     clean = torch.cat([batch["reference"].unsqueeze(2), batch["video"]], 2)
     uniform = torch.rand(len(clean), generator=rng)
     sigma = TRAIN_SHIFT * uniform / (1 + (TRAIN_SHIFT - 1) * uniform)
     noise = torch.randn(clean.shape, generator=rng)
     weight = sigma.view(-1, 1, 1, 1, 1)
-    faces = batch["face"].permute(0, 1, 4, 2, 3) / 127.5 - 1
-    faces[torch.rand(len(faces), generator=rng) < FACE_DROPOUT] = -1
+    faces = (batch["face"].permute(0, 1, 4, 2, 3) / 127.5 - 1).contiguous() if with_faces else None
     velocity = animate_model.denoise(dit, (1 - weight) * clean + weight * noise, sigma * 1000, known, batch["pose"],
-                                     faces.contiguous(), text, bias, batch["image"], rotary)
+                                     faces, text, bias, batch["image"], rotary)
     error = (velocity - (noise - clean)).square().mean((0, 1, 3, 4))  # per latent frame
     return (error[1:].sum() + REFERENCE_WEIGHT * error[0]) / (len(error) - 1 + REFERENCE_WEIGHT)
 
@@ -165,7 +165,7 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
         if length not in rotary:
             rotary[length] = model.rotary_table(dit, known)
         text, bias = prompts[int(own_rng.integers(len(prompts)))]
-        loss = loss_of(dit, batch, known, text, bias, rotary[length], noise_rng)
+        loss = loss_of(dit, batch, known, text, bias, rotary[length], common_rng.random() < FACE_SHARE, noise_rng)
         clock.worked_s = run_state.descend(loss, dit, parameters, optimizers, team, clock.worked_s)
         average.update(dit, step)
         step += 1
