@@ -1,6 +1,7 @@
 // zoetrope preprocess: a driving clip -> pose, face, background and mask videos.
 #include "base/error.h"
 #include "base/log.h"
+#include "base/partial_file.h"
 #include "base/sizes.h"
 #include "cli/commands.h"
 #include "cli/preprocess_flags.h"
@@ -11,8 +12,11 @@
 
 #include <unistd.h>
 
+#include <cmath>
+#include <fstream>
 #include <iostream>
 #include <iterator>
+#include <optional>
 
 namespace zoetrope::cli {
 namespace {
@@ -66,6 +70,12 @@ constexpr Flag kOwnFlags[] = {
      "~/.cache/zoetrope/preprocess)",
      {},
      {}},
+    {"--points",
+     FlagKind::text,
+     "FILE",
+     "one line of JSON per frame: the 133 points (COCO-WholeBody) of the person followed",
+     {},
+     {}},
     {"--json", FlagKind::toggle, "", "the report as one JSON object on stdout", {}, {}},
     {"--replace",
      FlagKind::toggle,
@@ -104,6 +114,39 @@ preprocess::Options options_of(const Arguments& arguments) {
     return options;
 }
 
+// What was found in each frame, a line of JSON for each; complete or absent.
+class PointsFile {
+public:
+    explicit PointsFile(const fs::path& target)
+        : folders_(target), file_(target), stream_(file_.path()) {}
+
+    void write(const preprocess::JoinedFrame& frame) {
+        nlohmann::json line = {{"frame", frame.frame}, {"found", frame.found}, {"cut", frame.cut}};
+        if (!frame.found) line["reason"] = frame.why_not;
+        if (frame.person) {
+            const auto& box = frame.person->box;
+            line["box"] = {rounded(box.x0), rounded(box.y0), rounded(box.x1), rounded(box.y1)};
+            auto& points = line["points"] = nlohmann::json::array();
+            for (const auto& point : frame.person->points)
+                points.push_back({rounded(point.x), rounded(point.y), rounded(point.score)});
+        }
+        stream_ << line.dump() << '\n';
+    }
+
+    void publish() {
+        stream_.close();
+        ZT_CHECK(!stream_.fail(), io, "{}: could not be written", file_.target().string());
+        file_.publish();
+    }
+
+private:
+    static double rounded(float value) { return std::round(value * 1e3) / 1e3; }
+
+    ParentFolders folders_;
+    PartialFile file_;
+    std::ofstream stream_;
+};
+
 void tell(const preprocess::Report& report) {
     if (!report.damage.empty()) log::warning("the clip ends early: {}", report.damage);
     if (!report.bad_frames.empty()) {
@@ -130,12 +173,19 @@ int preprocess_clip(Words words, std::stop_token stop) {
     const auto arguments = Arguments::parse(kCommand, all_flags(), words);
     if (!arguments) return 0;
     const preprocess::Options options = options_of(*arguments);
+    std::optional<PointsFile> points;
+    preprocess::Listener listener;
+    if (const auto file = arguments->text("--points")) {
+        points.emplace(*file);
+        listener.joined = [&points](const preprocess::JoinedFrame& frame) { points->write(frame); };
+    }
     preprocess::Report report;
     {
         ProgressBar bar(::isatty(STDERR_FILENO) == 1);
         const RunControl control{[&bar](const Progress& progress) { bar.show(progress); }, stop};
-        report = preprocess::run(options, control);
+        report = preprocess::run(options, control, listener);
     }
+    if (points) points->publish();
     tell(report);
     if (arguments->on("--json")) {
         std::cout << to_json(report).dump(2, ' ', false, nlohmann::json::error_handler_t::replace)

@@ -245,6 +245,7 @@ private:
 
     void note(const JoinedFrame& joined) {
         ++report_.frames;
+        if (listener_.joined) listener_.joined(joined);
         if (!joined.found) report_.bad_frames.push_back({joined.frame, joined.why_not});
         if (joined.found && !std::exchange(seen_, true) && listener_.person_seen)
             listener_.person_seen();
@@ -342,7 +343,8 @@ Report run(const Options& options, const RunControl& control, const Listener& li
     if (!options.cache.empty()) {
         key = result_key(options);
         // Who listens waits for frames, which files that are there already do not give.
-        if (!listener.frame && take_from_cache(options.cache, key, options.output))
+        if (!listener.frame && !listener.joined &&
+            take_from_cache(options.cache, key, options.output))
             return report_of(options, options.output);
     }
     const auto estimator = make_estimator(options);

@@ -78,6 +78,9 @@ struct Listener {
     std::function<void(Track, Frame)> frame;
     // The person is seen, for the first time.
     std::function<void()> person_seen;
+    // What was found in a frame, in their order: points are in pixels of the clip's frames, with
+    // `replace` of the videos'.
+    std::function<void(const JoinedFrame&)> joined;
 };
 
 // Throws unless the clip is there and the options go together. The functions below begin with it.

@@ -18,8 +18,8 @@ constexpr int kBlurRadius = 5;  // pixels of the heat map
 constexpr double kBlurSigma = 2.0;
 constexpr float kLeastHeat = 1e-10F;  // below which the logarithm is not taken
 // ImageNet's, in the order in which they are applied.
-constexpr std::array<float, 3> kMean = {0.485F, 0.456F, 0.406F};
-constexpr std::array<float, 3> kDeviation = {0.229F, 0.224F, 0.225F};
+constexpr std::array<double, 3> kMean = {0.485, 0.456, 0.406};
+constexpr std::array<double, 3> kDeviation = {0.229, 0.224, 0.225};
 
 float longest_side(const Box& box) { return std::max(box.width(), box.height()); }
 
@@ -40,30 +40,40 @@ std::array<float, 2 * kBlurRadius + 1> blur_weights() {
     return weights;
 }
 
-// Smoothed with zeros around it.
+// Smoothed with zeros around it. Sums are those of OpenCV's GaussianBlur to the last bit: where a
+// map has no clear maximum, the step below multiplies their rounding by thousands.
 void blur(std::span<const float> map, int width, int height, std::vector<float>& across,
           std::vector<float>& out) {
     static const auto weights = blur_weights();
     across.assign(map.size(), 0);
     out.assign(map.size(), 0);
+    const auto row_of = [width](auto* data, int y) {
+        return data + static_cast<std::size_t>(y) * static_cast<std::size_t>(width);
+    };
+    const auto weight = [](int k) { return weights[static_cast<std::size_t>(k + kBlurRadius)]; };
     for (int y = 0; y < height; ++y) {
-        const float* row =
-            map.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(width);
-        float* target = across.data() + (row - map.data());
+        const float* row = row_of(map.data(), y);
+        float* target = row_of(across.data(), y);
         for (int x = 0; x < width; ++x) {
             float sum = 0;
             for (int k = std::max(-kBlurRadius, -x); k <= std::min(kBlurRadius, width - 1 - x); ++k)
-                sum += weights[static_cast<std::size_t>(k + kBlurRadius)] * row[x + k];
+                sum = std::fma(row[x + k], weight(k), sum);
             target[x] = sum;
         }
     }
+    const std::vector<float> zeros(static_cast<std::size_t>(width));
+    const auto row_or_zeros = [&](int y) -> const float* {
+        return y >= 0 && y < height ? row_of(across.data(), y) : zeros.data();
+    };
     for (int y = 0; y < height; ++y) {
-        float* target = out.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(width);
-        for (int k = std::max(-kBlurRadius, -y); k <= std::min(kBlurRadius, height - 1 - y); ++k) {
-            const float weight = weights[static_cast<std::size_t>(k + kBlurRadius)];
-            const float* source =
-                across.data() + static_cast<std::size_t>(y + k) * static_cast<std::size_t>(width);
-            for (int x = 0; x < width; ++x) target[x] += weight * source[x];
+        float* target = row_of(out.data(), y);
+        const float* middle = row_or_zeros(y);
+        for (int x = 0; x < width; ++x) target[x] = middle[x] * weight(0);
+        for (int k = 1; k <= kBlurRadius; ++k) {
+            const float* above = row_or_zeros(y - k);
+            const float* below = row_or_zeros(y + k);
+            for (int x = 0; x < width; ++x)
+                target[x] = std::fma(above[x] + below[x], weight(k), target[x]);
         }
     }
 }
@@ -171,12 +181,15 @@ void sample_crop(const Frame& picture, const PoseCrop& crop, int width, int heig
                 static_cast<std::size_t>(i);
             for (std::size_t c = 0; c < 3; ++c) {
                 const std::size_t channel = 2 - c;
-                const float upper = value(left, top, channel) * (1 - right_share) +
-                                    value(left + 1, top, channel) * right_share;
-                const float lower = value(left, top + 1, channel) * (1 - right_share) +
-                                    value(left + 1, top + 1, channel) * right_share;
-                const float mixed = upper * (1 - lower_share) + lower * lower_share;
-                into[c * plane + target] = (mixed / 255.0F - kMean[c]) / kDeviation[c];
+                // OpenCV's own rounding of a bilinear mean.
+                const auto across_row = [&](int row) {
+                    const float first = value(left, row, channel);
+                    return std::fma(value(left + 1, row, channel) - first, right_share, first);
+                };
+                const float upper = across_row(top);
+                const float mixed = std::fma(across_row(top + 1) - upper, lower_share, upper);
+                into[c * plane + target] =
+                    static_cast<float>((mixed / 255.0F - kMean[c]) / kDeviation[c]);
             }
         }
     }

@@ -35,7 +35,7 @@ def by_size(net, image, *sizes):
 
 
 def sigmoid(x):
-    return 1 / (1 + np.exp(-np.clip(x, -100, 100)))
+    return 1 / (1 + np.exp(-np.clip(x, -80, 80)))
 
 
 def to_picture(region, u, v):
@@ -116,24 +116,28 @@ class MediaPipe:
         self.nets = {key: network(folder / f"{name}.tflite") for key, name in names.items()}
 
     def points(self, picture):
+        return next(self.everybody(picture))
+
+    def everybody(self, picture):
+        """The points of each detected person that the body's network sees too."""
         height, width = picture.shape[:2]
         side = max(width, height)
         whole = ((width - 1) / 2, (height - 1) / 2, side, side, 0)
-        people = detect(self.nets["people"], picture, whole, 224, [(8, 2), (16, 2), (32, 6)], 12)
-        _, _, keys = people[0]
-        size = 2 * np.linalg.norm(keys[1] - keys[0]) * 1.25
-        region = (*keys[0], size, size, upright(keys[0], keys[1]))
-        raw, presence = by_size(self.nets["body"], sample(picture, region, 256, 0), 195, 1)
-        assert presence[0] > 0.5
-        raw = raw.reshape(39, 5)[:33]
-        body = np.stack([*to_picture(region, raw[:, 0] / 256, raw[:, 1] / 256),
-                         np.minimum(sigmoid(raw[:, 3]), sigmoid(raw[:, 4]))], 1)
-        points = np.zeros((133, 3))
-        points[:23] = body[BODY]
-        for first, wrist, little, index in ((91, 15, 17, 19), (112, 16, 18, 20)):
-            points[first:first + 21] = self.hand(picture, *body[[wrist, little, index]])
-        points[23:91] = self.face(picture, body)
-        return points
+        for _, _, keys in detect(self.nets["people"], picture, whole, 224, [(8, 2), (16, 2), (32, 6)], 12):
+            size = 2 * np.linalg.norm(keys[1] - keys[0]) * 1.25
+            region = (*keys[0], size, size, upright(keys[0], keys[1]))
+            raw, presence = by_size(self.nets["body"], sample(picture, region, 256, 0), 195, 1)
+            if presence[0] <= 0.5:
+                continue
+            raw = raw.reshape(39, 5)[:33]
+            body = np.stack([*to_picture(region, raw[:, 0] / 256, raw[:, 1] / 256),
+                             np.minimum(sigmoid(raw[:, 3]), sigmoid(raw[:, 4]))], 1)
+            points = np.zeros((133, 3))
+            points[:23] = body[BODY]
+            for first, wrist, little, index in ((91, 15, 17, 19), (112, 16, 18, 20)):
+                points[first:first + 21] = self.hand(picture, *body[[wrist, little, index]])
+            points[23:91] = self.face(picture, body)
+            yield points
 
     def hand(self, picture, wrist, little, index):
         if wrist[2] < 0.1:

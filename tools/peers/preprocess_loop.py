@@ -88,7 +88,7 @@ def loop(clip, estimator, output, area):
         picture = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         try:
             points = estimator.points(picture)
-        except (IndexError, AssertionError):  # nobody
+        except StopIteration:  # nobody
             points = np.zeros((0, 3))
         scale = min(1, (area / (picture.shape[0] * picture.shape[1])) ** 0.5)
         width, height = (int(side * scale) // 16 * 16 for side in picture.shape[1::-1])
