@@ -8,13 +8,15 @@ TORCH_DIR     ?=
 PREPROCESS    ?= on
 JOBS          ?= $(shell nproc)
 DEMO_PROMPT   ?= a red circle moving right on a beige background
+DRIVING       ?=
+PUPPET        ?= examples/puppet.png
 
 BUILD := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VENV  := $(if $(filter cuda,$(PRESET)),.venv-cuda,.venv)
 export PYTHON VENV TORCH_VERSION TORCH_INDEX
 export ZT_TORCH_DIR := $(if $(TORCH_DIR),$(abspath $(TORCH_DIR)),$(CURDIR)/$(VENV)/torch)
 
-.PHONY: all setup configure tests demo verify-real test test-slow test-isa bench format tidy dist cuda-check clean help
+.PHONY: all setup configure tests demo demo-animate verify-real test test-slow test-isa bench format tidy dist cuda-check clean help
 .DEFAULT_GOAL := all
 
 all: configure  ## build the program: build/zoetrope
@@ -39,6 +41,14 @@ demo: all  ## make a video from DEMO_PROMPT with the embedded model: outputs/dem
 	@mkdir -p outputs
 	$(BUILD)/zoetrope generate --prompt "$(DEMO_PROMPT)" --seed 4 --output-path outputs/demo.mp4
 	@echo "The video is $(CURDIR)/outputs/demo.mp4"
+
+demo-animate: all  ## move PUPPET as the person in DRIVING moves, with the embedded model: outputs/demo-animate.mp4
+	@$(if $(DRIVING),,VENV=.venv tools/setup.sh clip)
+	@mkdir -p outputs
+	$(BUILD)/zoetrope generate --task animate --video "$(or $(DRIVING),.venv/clip/dance.webp)" --image "$(PUPPET)" \
+	    --seed 4 --output-path outputs/demo-animate.mp4
+	@$(BUILD)/zoetrope sheet "$(or $(DRIVING),.venv/clip/dance.webp)" outputs/demo-animate.mp4 --output-path outputs/demo-animate.png
+	@echo "The video is $(CURDIR)/outputs/demo-animate.mp4, frames of both are in outputs/demo-animate.png"
 
 test: tests  ## build everything, run the fast tests and the checks
 	@ctest --preset $(PRESET) -L '^fast$$'

@@ -17,7 +17,7 @@ if(TARGET openvino::openvino)
         install(DIRECTORY ${CMAKE_BINARY_DIR}/pose-models DESTINATION .)
     endif()
 endif()
-install(DIRECTORY models docs DESTINATION .)
+install(DIRECTORY models docs examples DESTINATION .)
 install(DIRECTORY tools/verify DESTINATION tools)
 install(FILES README.md LICENSE DESTINATION .)
 

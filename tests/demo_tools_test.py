@@ -16,6 +16,7 @@ except ImportError:
 SOURCE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(SOURCE / "tools" / "demo_model"))
 
+import draw_puppet  # noqa: E402
 import pose_drawing  # noqa: E402
 import puppet_clips  # noqa: E402
 import puppet_judge  # noqa: E402
@@ -60,6 +61,13 @@ class PoseDrawing(unittest.TestCase):
         # The case has hand bones that leave the picture: the program cuts such lines off in another way.
         self.assertLessEqual(int(wrong.sum()), 104)
         self.assertEqual(int(wrong[60:].sum()), 0)
+
+
+class Puppet(unittest.TestCase):
+    def test_the_committed_picture_is_what_the_tool_draws(self):
+        picture = read_png(SOURCE / "examples" / "puppet.png").astype(int)
+        drawn = draw_puppet.draw(draw_puppet.SEED, draw_puppet.SIZE)
+        self.assertLessEqual(np.abs(picture - drawn).max(), 1)
 
 
 class Judge(unittest.TestCase):

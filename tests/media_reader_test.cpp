@@ -557,5 +557,39 @@ TEST_F(Media, ComplaintsOfFfmpegAreNotPrinted) {
     EXPECT_THAT(damage, HasSubstr("File ended prematurely")) << error;
 }
 
+// What Pillow wrote: three frames of one colour, 40, 41 and 250 ms long, of which the second is a
+// patch on the first.
+TEST_F(Media, AnimatedWebpGivesItsFramesOnTheCanvas) {
+    const fs::path path = fs::path(ZT_SOURCE_DIR) / "tests/golden/media/moving.webp";
+    const Clip clip = read_all(path);
+    EXPECT_EQ(clip.info.container, "webp");
+    EXPECT_EQ(clip.info.matrix, "rgb");
+    EXPECT_EQ(clip.info.frames, 3);
+    EXPECT_NEAR(clip.info.seconds, 0.331, 1e-9);
+    EXPECT_NEAR(clip.info.fps, 9, 0.07);  // 3 frames in 0.331 s are 9.06
+    ASSERT_EQ(clip.frames.size(), 3u);
+    EXPECT_EQ(clip.seconds, (std::vector<double>{0, 0.040, 0.081}));
+    EXPECT_EQ(clip.damage, "");
+    const auto pixel = [&](std::size_t frame, int x, int y) {
+        const auto at = static_cast<std::size_t>(y * 20 + x) * 3;
+        const auto& rgb = clip.frames[frame].rgb;
+        return std::array<std::uint8_t, 3>{rgb[at], rgb[at + 1], rgb[at + 2]};
+    };
+    using Color = std::array<std::uint8_t, 3>;
+    EXPECT_EQ(pixel(0, 3, 3), (Color{200, 40, 90}));
+    EXPECT_EQ(pixel(1, 3, 3), (Color{10, 220, 60}));
+    EXPECT_EQ(pixel(1, 19, 11), (Color{200, 40, 90}));
+    EXPECT_EQ(pixel(2, 3, 3), (Color{30, 60, 240}));
+    // The first frame as a picture, too.
+    EXPECT_EQ(read_picture(path).rgb, clip.frames[0].rgb);
+
+    auto bytes = bytes_of(path);
+    bytes.resize(bytes.size() - 20);
+    write_bytes(folder_ / "cut.webp", bytes);
+    const auto [kind, message] = error_of([&] { read_all(folder_ / "cut.webp"); });
+    EXPECT_EQ(kind, ErrorKind::io);
+    EXPECT_THAT(message, HasSubstr("broken or truncated"));
+}
+
 }  // namespace
 }  // namespace zoetrope

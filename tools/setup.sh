@@ -5,6 +5,7 @@
 #   tools/setup.sh torch      LibTorch: a PyTorch wheel in the environment $VENV; $VENV/torch leads to its folder
 #   tools/setup.sh preprocess OpenVINO and the pose networks, out of two wheels, in $VENV/openvino and $VENV/mediapipe.
 #                             Where they cannot be had, the build goes on without `zoetrope preprocess`.
+#   tools/setup.sh clip       a clip of a dancer out of a wheel, $VENV/clip/dance.webp: what `make demo-animate` begins with
 #
 # Variables: PYTHON (python3), VENV (.venv), TORCH_VERSION (2.13.0), TORCH_INDEX (pip's own configuration), CXX (g++).
 set -euo pipefail
@@ -145,7 +146,17 @@ preprocess() {
     fi
 }
 
+# A preview of ComfyUI's templates (MIT; 104 MB are fetched for the 0.9 MB that are kept).
+clip() {
+    local wheel=comfyui-workflow-templates-media-video==0.3.101 name=video_wan2_2_14B_fun_control-1.webp
+    [[ -e $VENV/clip/dance.webp ]] && return
+    has_venv && unpack_wheel "$wheel" 6270fd61c8c3931b6f0031abac7d4c90ced624de6c7918bff85b89e6c3d7493c \
+        "$VENV/clip" "*/$name" '*.dist-info/METADATA' ||
+        stop "the clip in $wheel could not be fetched: DRIVING=<a clip of your own> make demo-animate needs none"
+    mv "$VENV/clip/templates/$name" "$VENV/clip/dance.webp" && rmdir "$VENV/clip/templates"
+}
+
 case ${1:-} in
-    packages | torch | preprocess) "$1" ;;
-    *) stop "usage: tools/setup.sh packages|torch|preprocess" ;;
+    packages | torch | preprocess | clip) "$1" ;;
+    *) stop "usage: tools/setup.sh packages|torch|preprocess|clip" ;;
 esac

@@ -17,13 +17,11 @@ std::span<const Flag> generate_flags();
 // zoetrope::pull with a bar on stderr.
 PullResult pull_with_progress(const PullOptions& options, std::stop_token stop);
 
-// --model-path and the flags of the model's parts. Errors: not_found.
-ModelPaths model_paths(const Arguments& arguments);
-
 int generate(Words words, std::stop_token stop);
 int convert(Words words, std::stop_token stop);
 int plan(Words words);
 int inspect(Words words);
+int sheet(Words words);
 int pull(Words words, std::stop_token stop);
 int preprocess_clip(Words words, std::stop_token stop);
 int bench(Words words, std::stop_token stop);

@@ -7,6 +7,7 @@
 #include "base/sizes.h"
 #include "cli/commands.h"
 #include "cli/progress_bar.h"
+#include "cli/run_flags.h"
 
 #include <nlohmann/json.hpp>
 

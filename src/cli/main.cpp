@@ -39,6 +39,8 @@ constexpr Subcommand kCommands[] = {
      convert},
     {"inspect", "inspect PATH", "say what a model, a weights file or an output holds",
      [](Words words, std::stop_token) { return inspect(words); }},
+    {"sheet", "sheet VIDEO...", "show frames of videos in one picture",
+     [](Words words, std::stop_token) { return sheet(words); }},
     {"pull", "pull NAME", "download a model repository", pull},
     {"verify", "verify MODEL", "compare with Diffusers on a model's own weights", verify},
     {"bench", "bench model --shape NAME", "measure this machine on a model's real shape", bench},

@@ -85,8 +85,13 @@ struct Model {
     Task task = Task::animate;
     bool assumed = true;
     bool known_frames = false;  // takes first latent frames as known (TI2V)
+    std::optional<EmbeddedInfo> embedded;
 
     bool driven() const { return is_driven(task); }
+    // Frames that it makes at a time.
+    int window() const {
+        return embedded ? embedded->number("num_frames").value_or(kWindow) : kWindow;
+    }
 };
 
 std::string_view shape_of(Task task) {
@@ -125,9 +130,14 @@ std::int64_t size_in(const nlohmann::json& config, const char* key, std::int64_t
 Model read_model(const Arguments& arguments, Task wanted) {
     const std::string path = arguments.text("--model-path").value_or("");
     const std::string transformer = arguments.text("--transformer-path").value_or("");
-    const ModelFolder folder = ModelFolder::open({.model = path, .transformer = transformer});
+    const ModelFolder folder =
+        ModelFolder::open({.model = path,
+                           .embedded = is_driven(wanted) ? kEmbeddedAnimate : kEmbeddedTextToVideo,
+                           .transformer = transformer});
     const nlohmann::json& config = folder.transformer_config;
-    Model model{.shape = {.name = transformer.empty() ? path : transformer}, .assumed = false};
+    Model model{.shape = {.name = transformer.empty() ? path : transformer},
+                .assumed = false,
+                .embedded = folder.embedded};
     const bool image = config.contains("image_dim") && !config["image_dim"].is_null();
     const bool faces = folder.pipeline == "WanAnimatePipeline";
     const bool control = config.contains("vace_layers") && config["vace_layers"].is_array();
@@ -188,11 +198,20 @@ plan::Workload workload_of(const Arguments& arguments, const Model& model,
     const bool driven = model.driven();
     plan::Workload workload{.shape = model.shape};
     const int multiple = model.shape.spatial_factor;
-    workload.width = rounded_size(arguments, "--width", driven ? 1280 : 832, multiple, warnings);
-    workload.height = rounded_size(arguments, "--height", driven ? 720 : 480, multiple, warnings);
-    workload.steps =
-        int_in(arguments, "--num-inference-steps", 1, kMostSteps).value_or(driven ? 20 : 50);
-    const double guidance = arguments.number("--guidance-scale").value_or(driven ? 1 : 5);
+    const auto own = [&](const char* key, int otherwise) {
+        return model.embedded ? model.embedded->number(key).value_or(otherwise) : otherwise;
+    };
+    workload.width =
+        rounded_size(arguments, "--width", own("width", driven ? 1280 : 832), multiple, warnings);
+    workload.height =
+        rounded_size(arguments, "--height", own("height", driven ? 720 : 480), multiple, warnings);
+    workload.steps = int_in(arguments, "--num-inference-steps", 1, kMostSteps)
+                         .value_or(own("num_inference_steps", driven ? 20 : 50));
+    const double own_guidance = model.embedded
+                                    ? model.embedded->defaults.value("guidance_scale", 5.0)
+                                : driven ? 1
+                                         : 5;
+    const double guidance = arguments.number("--guidance-scale").value_or(own_guidance);
     workload.branches = guidance > 1 ? 2 : 1;
     workload.outputs = int_in(arguments, "--num-outputs", 1, kMostOutputs).value_or(1);
     return workload;
@@ -329,17 +348,29 @@ std::vector<int> cuts_of(const Arguments& arguments) {
     return cuts;
 }
 
+// A whole number of a flag, else what an embedded model says of itself.
+std::optional<int> flag_or_own(const Arguments& arguments, const Model& model, const char* flag,
+                               const char* key) {
+    const auto given = int_in(arguments, flag, 1, kMostFrames);
+    return given || !model.embedded ? given : model.embedded->number(key);
+}
+
 plan::SegmentRequest segments_of(const Arguments& arguments, const Model& model) {
     plan::SegmentRequest request;
+    const int window = model.window();
     ZT_CHECK(!model.driven() || arguments.given("--num-frames"), bad_request,
              "--num-frames is missing: how many frames the driving video has");
-    const int otherwise = model.task == Task::t2i ? 1 : kWindow;
+    const int otherwise = model.task == Task::t2i ? 1 : window;
     request.num_frames = int_in(arguments, "--num-frames", 1, kMostFrames).value_or(otherwise);
-    request.length = int_in(arguments, "--segment-length", 1, kMostFrames);
+    const bool cut_otherwise =
+        arguments.given("--segment-policy") || arguments.given("--segment-max-length");
+    request.length = cut_otherwise
+                         ? int_in(arguments, "--segment-length", 1, kMostFrames)
+                         : flag_or_own(arguments, model, "--segment-length", "segment_length");
     const bool told = model.task != Task::t2v || model.known_frames;
     const int shortest = request.length.value_or(
-        int_in(arguments, "--segment-max-length", 1, kMostFrames).value_or(kWindow));
-    request.overlap = int_in(arguments, "--segment-overlap", 1, kMostFrames)
+        int_in(arguments, "--segment-max-length", 1, kMostFrames).value_or(window));
+    request.overlap = flag_or_own(arguments, model, "--segment-overlap", "segment_overlap")
                           .value_or(told || shortest < 9 ? 1
                                     : shortest < 13      ? 5
                                                          : 9);
@@ -351,7 +382,7 @@ plan::SegmentRequest segments_of(const Arguments& arguments, const Model& model)
     if (const auto policy = arguments.text("--segment-policy"))
         request.policy = plan::parse_segment_policy(*policy);
     if (!model.driven() && request.policy == plan::SegmentPolicy::vanilla && !request.length)
-        request.length = kWindow;
+        request.length = window;
     // A video that fits into a window is one, and no longer than it is.
     if (!model.driven() && request.length && *request.length >= request.num_frames) {
         request.policy = plan::SegmentPolicy::off;
@@ -381,12 +412,14 @@ struct Result {
 // The longest segment that the flags and, where the plan chooses lengths, the memory allow.
 int cap_of(const Arguments& arguments, const plan::SegmentRequest& request, const Result& result,
            const plan::Workload& on_rank, const plan::MemoryOptions& memory) {
-    const auto given = int_in(arguments, "--segment-max-length", 1, kMostFrames);
+    const auto given =
+        flag_or_own(arguments, result.model, "--segment-max-length", "segment_max_length");
     const bool chooses = request.policy == plan::SegmentPolicy::exact ||
                          (!request.length && (request.policy == plan::SegmentPolicy::automatic ||
                                               request.policy == plan::SegmentPolicy::auto_lim));
     if (!chooses) return given.value_or(plan::round_down(kMostFrames));
-    const int longest = result.model.driven() ? plan::kDefaultLongest : kWindow;
+    const bool by_cost = result.model.driven() && !result.model.embedded;
+    const int longest = by_cost ? plan::kDefaultLongest : result.model.window();
     const int wanted = given.value_or(std::max(longest, request.length.value_or(0)));
     const int least = request.overlap + 4;
     if (wanted < least) return wanted;  // refused with the segments

@@ -177,7 +177,7 @@ std::string config_text(json config, const std::string& dtype, Precision precisi
 }
 
 TransformerPaths find_transformer_paths(const ModelPaths& paths) {
-    const fs::path root = find_root(paths.model, paths.asked_by);
+    const fs::path root = find_root(paths);
     if (!is_there(root / "model_index.json")) {
         const LooseTransformers found = find_transformers(root, paths);
         return {root, found.transformer, found.transformer_2};

@@ -169,7 +169,7 @@ std::string_view name_of(ModelLayout layout) {
 
 ModelFolder ModelFolder::open(const ModelPaths& paths) {
     ModelFolder model;
-    model.root = find_root(paths.model, paths.asked_by);
+    model.root = find_root(paths);
     if (fs::exists(model.root / "model_index.json")) {
         open_diffusers(model, paths);
     } else {

@@ -17,8 +17,13 @@
 
 namespace zoetrope {
 
+inline constexpr std::string_view kEmbeddedTextToVideo = "demo-t2v";
+inline constexpr std::string_view kEmbeddedAnimate = "demo-animate";
+
 struct ModelPaths {
-    std::string model;  // folder, file, repository name, or empty for the embedded model
+    // Folder, file, repository name, name of an embedded model, or empty: `embedded`.
+    std::string model;
+    std::string_view embedded = kEmbeddedTextToVideo;
     std::string_view asked_by = "--model-path";  // what messages call `model`
     // Parts taken from elsewhere, each a folder or a file; empty: from the model.
     std::filesystem::path transformer, transformer_2, vae, text_encoder, tokenizer, image_encoder;
@@ -29,7 +34,12 @@ struct EmbeddedInfo {
     std::string name;
     std::string understands;         // one sentence
     std::vector<std::string> words;  // all words its captions had
+    // height, width, num_frames, fps, num_inference_steps, guidance_scale, negative_prompt; perhaps
+    // segment_length, segment_max_length, segment_overlap. Named as the flags, all optional.
     nlohmann::json defaults;
+
+    // A whole number of the defaults; nothing where it is not there.
+    std::optional<int> number(const char* key) const;
 };
 
 // Words of the prompt, in lower case, that no caption of the embedded model's training had.

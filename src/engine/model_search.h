@@ -11,8 +11,8 @@ namespace zoetrope {
 // Without an exception where the folder may not be looked into.
 bool is_there(const std::filesystem::path& path);
 
-// The folder or file that --model-path means. Errors: not_found.
-std::filesystem::path find_root(const std::string& model, std::string_view asked_by);
+// The folder or file that --model-path means, or an embedded model's. Errors: not_found.
+std::filesystem::path find_root(const ModelPaths& paths);
 // What zoetrope.json beside an embedded model says; nothing where there is none.
 std::optional<EmbeddedInfo> read_embedded(const std::filesystem::path& root);
 

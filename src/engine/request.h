@@ -66,6 +66,7 @@ struct Request {
 
     // animate, replace: how `video` is looked at. The engine adds inputs, rate, length and threads.
     preprocess::Options preprocessing;
+    bool own_area = false;           // preprocessing.area is the user's; else an embedded model's
     std::string preprocessing_flag;  // one that was given, for messages; empty: none
 
     // Long videos; unset: the task's own way.

@@ -110,13 +110,16 @@ int frames_of_animation(const VisualInputs& inputs, const Request& request) {
     return wanted;
 }
 
-std::shared_ptr<DrivingClip> open_clip(const ResolvedRequest& resolved, int threads) {
+// area: of the pose video, pixels, where the user does not say it; 0: that of the options
+std::shared_ptr<DrivingClip> open_clip(const ResolvedRequest& resolved, std::int64_t area,
+                                       int threads) {
     const Request& request = resolved.request;
     preprocess::Options options = request.preprocessing;
     options.video = request.video;
     options.image = request.image;
     options.replace = resolved.task == Task::replace;
     options.fps = resolved.fps;
+    if (!request.own_area && area > 0) options.area = area;
     options.max_frames = request.num_frames.value_or(0);
     complete(options, threads);
     return std::make_shared<DrivingClip>(std::move(options));
@@ -210,7 +213,7 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     const int temporal = static_cast<int>(parts_->vae_config.scale_factor_temporal);
     auto& warnings = resolved.warnings;
     const bool moved = parts_->kind() == ModelKind::animate;
-    if (moved && find_known(model) == nullptr) defaults.fps = kAnimateFps;
+    if (moved && find_known(model) == nullptr && !model.embedded) defaults.fps = kAnimateFps;
     const int wanted_frames =
         request.num_frames.value_or(moved                       ? 1
                                     : request.task == Task::t2i ? 1
@@ -227,7 +230,10 @@ ResolvedRequest Engine::resolve(const Request& request) const {
     resolved.inputs = read_inputs(request, request.num_frames ? resolved.num_frames : 0, moved);
     if (moved) {
         if (!request.video.empty()) {
-            resolved.clip = open_clip(resolved, parts_->options.threads);
+            // A small model knows lines as wide as they are drawn at its own size.
+            const std::int64_t area =
+                model.embedded ? std::int64_t{defaults.height} * defaults.width : 0;
+            resolved.clip = open_clip(resolved, area, parts_->options.threads);
             resolved.num_frames = frames_of_clip(*resolved.clip, resolved);
         } else {
             resolved.num_frames = frames_of_animation(resolved.inputs, request);
@@ -241,7 +247,9 @@ ResolvedRequest Engine::resolve(const Request& request) const {
              "least",
              resolved.num_frames, temporal + 1);
     Defaults size = defaults;
-    if (!request.height && !request.width) follow_inputs(size, resolved.inputs, resolved.task);
+    const bool one_size = moved && model.embedded;  // trained at no other
+    if (!request.height && !request.width && !one_size)
+        follow_inputs(size, resolved.inputs, resolved.task);
     resolved.height =
         round_size("--height", request.height.value_or(size.height), multiple_h, warnings);
     resolved.width =

@@ -100,8 +100,26 @@ int default_overlap(ModelKind kind, int length) {
     return 1;
 }
 
-plan::SegmentRequest segment_request(const ResolvedRequest& resolved, ModelKind kind, int window) {
-    const Request& request = resolved.request;
+// What an embedded model says of its segments, where the user says nothing.
+Request with_own_segments(Request request, const std::optional<EmbeddedInfo>& embedded) {
+    if (!embedded) return request;
+    const bool cut_otherwise = request.segment_policy || request.segment_max_length;
+    if (!request.segment_overlap) request.segment_overlap = embedded->number("segment_overlap");
+    if (!request.segment_length && !cut_otherwise)
+        request.segment_length = embedded->number("segment_length");
+    if (!request.segment_length && !request.segment_max_length)
+        request.segment_max_length = embedded->number("segment_max_length");
+    return request;
+}
+
+// What a model makes at a time, where nobody says it.
+struct Window {
+    int frames = 81;
+    bool longest = true;  // no segment is longer; else costs decide
+};
+
+plan::SegmentRequest segment_request(const ResolvedRequest& resolved, const Request& request,
+                                     ModelKind kind, const Window& window) {
     const bool driven = is_driven(resolved.task);
     plan::SegmentRequest wanted{.num_frames = resolved.num_frames};
     wanted.policy = request.segment_policy   ? plan::parse_segment_policy(*request.segment_policy)
@@ -109,12 +127,12 @@ plan::SegmentRequest segment_request(const ResolvedRequest& resolved, ModelKind 
                     : driven || segments_asked(request) ? plan::SegmentPolicy::exact
                                                         : plan::SegmentPolicy::off;
     const int shortest =
-        request.segment_length.value_or(request.segment_max_length.value_or(window));
+        request.segment_length.value_or(request.segment_max_length.value_or(window.frames));
     wanted.overlap = request.segment_overlap.value_or(default_overlap(kind, shortest));
     wanted.length = request.segment_length;
     const int least = wanted.overlap + 4;  // frames: what a segment of that overlap has
-    const int own = std::max(plan::round_down(window), least);
-    const int longest = driven ? wanted.max_length : own;
+    const int own = std::max(plan::round_down(window.frames), least);
+    const int longest = window.longest ? own : wanted.max_length;
     wanted.max_length =
         request.segment_max_length.value_or(std::max(longest, request.segment_length.value_or(0)));
     if (driven) {
@@ -210,7 +228,9 @@ void Engine::Parts::plan_segments(ResolvedRequest& resolved, int window) const {
     const auto seconds = [&](int length) {
         return plan::predict_seconds(cost.model, plan::work_of(workload, length));
     };
-    const plan::SegmentRequest wanted = segment_request(resolved, kind(), window);
+    const plan::SegmentRequest wanted = segment_request(
+        resolved, with_own_segments(request, model.embedded), kind(),
+        {.frames = window, .longest = !is_driven(resolved.task) || model.embedded.has_value()});
     const bool whole = wanted.policy == plan::SegmentPolicy::off && !is_driven(resolved.task);
     const auto& earlier = request.earlier_segments;
     resolved.segments = earlier && earlier->num_frames == resolved.num_frames ? *earlier

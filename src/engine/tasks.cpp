@@ -137,6 +137,14 @@ void check_inputs(ModelKind kind, Task task, bool two_pictures, const Request& r
 
 }  // namespace
 
+bool wants_animation(const Request& request) {
+    if (request.task != Task::automatic) return is_driven(request.task);
+    const bool clip = !request.video.empty() && !request.image.empty();
+    const bool prepared = !request.pose_video.empty() || !request.face_video.empty() ||
+                          !request.background_video.empty();
+    return clip || prepared || !request.preprocessing_flag.empty();
+}
+
 std::string_view inputs_of(ModelKind kind) {
     switch (kind) {
         case ModelKind::text: return "a prompt, and --video for video-to-video";

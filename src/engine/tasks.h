@@ -27,4 +27,8 @@ std::string_view inputs_of(ModelKind kind);
 // not fit the model or the task, unsupported for tasks that are not built.
 Task resolve_task(ModelKind kind, bool two_pictures, const Request& request, int num_frames);
 
+// Whether the task or the inputs ask for a picture that is moved by a video of somebody: a clip
+// with a picture, or what is made of a clip.
+bool wants_animation(const Request& request);
+
 }  // namespace zoetrope

@@ -351,6 +351,7 @@ std::optional<double> FileSource::skip() {
 }  // namespace
 
 std::unique_ptr<FrameSource> open_media_file(const fs::path& path, int threads) {
+    if (is_webp_animation(path)) return open_webp_animation(path);
     return std::make_unique<FileSource>(path, threads);
 }
 

@@ -1,4 +1,4 @@
-// Where a VideoReader gets its frames: a file or a folder of pictures. Inside media only.
+// Where a VideoReader gets its frames: a file, an animated WebP or a folder of pictures. Inside media only.
 //
 // A source owns its open files. One thread.
 #pragma once
@@ -32,6 +32,10 @@ protected:
 
 // threads: of the decoder; 0: as many as the machine has.
 std::unique_ptr<FrameSource> open_media_file(const std::filesystem::path& path, int threads = 0);
+
+// Animations, which open_media_file() hands on.
+bool is_webp_animation(const std::filesystem::path& path);
+std::unique_ptr<FrameSource> open_webp_animation(const std::filesystem::path& path);
 
 std::unique_ptr<FrameSource> open_picture_folder(const std::filesystem::path& path, double fps);
 

@@ -123,6 +123,13 @@ def write_webps(out: Path, image: Image.Image) -> None:
     image.save(out / "turned.webp", quality=50, exif=exif)
 
 
+def write_moving_webp(path: Path) -> None:
+    """Three frames of one colour; the second changes a part of the first."""
+    frames = [Image.new("RGB", (20, 12), color) for color in ((200, 40, 90), (200, 40, 90), (30, 60, 240))]
+    frames[1].paste((10, 220, 60), (2, 2, 8, 8))
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True, duration=[40, 41, 250], minimize_size=True)
+
+
 def write_bmps(out: Path, image: Image.Image) -> None:
     width, height = image.size
     image.save(out / "24.bmp")
@@ -167,6 +174,7 @@ def main() -> None:
     for path in sorted(OUT.iterdir()):
         found = ImageOps.exif_transpose(Image.open(path)).convert("RGB")  # load_image's own lines
         expected[path.name] = {"width": found.width, "height": found.height, "crc32": zlib.crc32(found.tobytes())}
+    write_moving_webp(OUT.parent / "moving.webp")
     rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in expected.items())
     (OUT.parent / "pictures.json").write_text(f"{{\n{rows}\n}}\n")
     write_all(SEEDS, scene(17, 9))
