@@ -25,6 +25,7 @@ int sheet(Words words);
 int pull(Words words, std::stop_token stop);
 int preprocess_clip(Words words, std::stop_token stop);
 int bench(Words words, std::stop_token stop);
+int bench_quality(Words words, std::stop_token stop);
 int verify(Words words, std::stop_token stop);
 
 }  // namespace zoetrope::cli

@@ -221,6 +221,13 @@ std::optional<std::string> Arguments::text(std::string_view flag) const {
     return found->second.back();
 }
 
+Arguments Arguments::with(const Flag& flag, const std::string& value) const {
+    check(flag, {value}, "");
+    Arguments changed = *this;
+    changed.values_[std::string(flag.name)] = {value};
+    return changed;
+}
+
 std::vector<std::string> Arguments::list(std::string_view flag) const {
     const auto found = values_.find(std::string(flag));
     return found == values_.end() ? std::vector<std::string>() : found->second;

@@ -58,6 +58,8 @@ public:
     std::optional<std::string> text(std::string_view flag) const;
     std::optional<double> number(std::string_view flag) const;
     bool on(std::string_view flag) const;
+    // The same with another value of a flag that takes one. Errors: bad_request, unsupported.
+    Arguments with(const Flag& flag, const std::string& value) const;
     // All values of a flag of kind `list`.
     std::vector<std::string> list(std::string_view flag) const;
 

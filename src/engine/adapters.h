@@ -28,6 +28,8 @@ struct AdapterChoice {
     std::string path;  // file, folder, repository name with or without a file, name of the registry
     std::optional<double> strength;       // unset: the registry's, or 1
     std::optional<AdapterExpert> expert;  // unset: the registry's, or both
+
+    bool operator==(const AdapterChoice&) const = default;
 };
 
 // "PATH[:STRENGTH[:high|low|both]]". What is a file or folder as a whole has neither. Errors:

@@ -45,6 +45,8 @@ struct EngineOptions {
     std::filesystem::path cost_folder;  // of calibrations; empty: plan::cache_folder()
     // Segments that are denoised in less time say little about the machine, and are not stored.
     double cost_least_seconds = 5;
+
+    bool operator==(const EngineOptions&) const = default;
 };
 
 // A request's pictures and videos: 8-bit frames in the sizes of their files. Copies share the

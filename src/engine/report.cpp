@@ -90,20 +90,29 @@ double Report::Plan::seconds() const {
     return sum;
 }
 
-std::string drift_summary(const Report& report) {
-    if (report.drift.empty()) return {};
-    double mean = 0, contrast = 1;
-    for (const Report::Drift& drift : report.drift) {
-        mean = farthest(difference(drift.after.mean, drift.before.mean), 0, mean);
-        contrast = farthest(ratio(drift.after.deviation, drift.before.deviation), 1, contrast);
-    }
+std::optional<WorstDrift> worst_drift(const Report& report) {
+    if (report.drift.empty()) return std::nullopt;
     const Report::Drift& last = report.drift.back();
+    WorstDrift worst{
+        .joins = static_cast<int>(report.drift.size()),
+        .from_first_mean = farthest(difference(last.segment.mean, last.first.mean), 0, 0),
+        .from_first_contrast = farthest(ratio(last.segment.deviation, last.first.deviation), 1, 1)};
+    for (const Report::Drift& drift : report.drift) {
+        worst.mean = farthest(difference(drift.after.mean, drift.before.mean), 0, worst.mean);
+        worst.contrast =
+            farthest(ratio(drift.after.deviation, drift.before.deviation), 1, worst.contrast);
+    }
+    return worst;
+}
+
+std::string drift_summary(const Report& report) {
+    const std::optional<WorstDrift> worst = worst_drift(report);
+    if (!worst) return {};
     return fmt::format(
         "drift over {} join{}: a channel's mean changes by {:+.4f} and its contrast {:.3f} times "
         "at most; last segment against first {:+.4f}, {:.3f} times",
-        report.drift.size(), report.drift.size() == 1 ? "" : "s", mean, contrast,
-        farthest(difference(last.segment.mean, last.first.mean), 0, 0),
-        farthest(ratio(last.segment.deviation, last.first.deviation), 1, 1));
+        worst->joins, worst->joins == 1 ? "" : "s", worst->mean, worst->contrast,
+        worst->from_first_mean, worst->from_first_contrast);
 }
 
 std::int64_t MemoryPlan::StageMemory::total() const {

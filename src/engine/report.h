@@ -111,6 +111,14 @@ struct Report {
 
 nlohmann::json to_json(const Report& report);
 
+// What the joins do to the colours at most: of the channels the one that changes most.
+struct WorstDrift {
+    int joins = 0;
+    double mean = 0, contrast = 1;                        // behind a join less, or over, before it
+    double from_first_mean = 0, from_first_contrast = 1;  // the last segment against the first
+};
+std::optional<WorstDrift> worst_drift(const Report& report);  // nothing without joins
+
 // The joins' drift in one sentence; empty without joins.
 std::string drift_summary(const Report& report);
 
