@@ -10,9 +10,11 @@ uint8), OUT/report.md and OUT/sheet.png. The pairs of shirt and trousers are in 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +33,19 @@ def as_picture(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels * 255).round().astype(np.uint8))
 
 
+@dataclass
+class Video:
+    frames: np.ndarray  # [F, H, W, 3] in 0..1
+    joins: tuple[int, ...]  # the first new frame of every segment but the first
+    seconds: float
+
+
+# By policy, the flag that --length is for.
+LENGTH_FLAG = {"vanilla": "--segment-length", "exact": "--segment-max-length"}
+
+
 def with_diffusers(args: argparse.Namespace):
-    """A function of a clip and a seed that gives [F, H, W, 3] in 0..1."""
+    """A function of a clip and a seed that gives a Video."""
     import torch
     from diffusers import WanAnimatePipeline
 
@@ -40,14 +53,16 @@ def with_diffusers(args: argparse.Namespace):
     pipeline = WanAnimatePipeline.from_pretrained(args.model, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
 
-    def generate(clip: puppet_clips.Clip, seed: int) -> np.ndarray:
+    def generate(clip: puppet_clips.Clip, seed: int) -> Video:
         height, width = clip.truth.size
+        started = time.monotonic()
         frames = pipeline(image=as_picture(clip.reference), pose_video=[as_picture(p) for p in clip.pose],
                           face_video=[as_picture(f) for f in clip.face], prompt="", height=height, width=width,
                           segment_frame_length=args.length, prev_segment_conditioning_frames=args.overlap,
                           num_inference_steps=args.steps, guidance_scale=1.0, output_type="np",
                           generator=torch.Generator().manual_seed(seed)).frames[0]
-        return np.asarray(frames)
+        new = args.length - args.overlap
+        return Video(np.asarray(frames), tuple(range(args.length, len(frames), new)), time.monotonic() - started)
 
     return generate
 
@@ -56,7 +71,7 @@ def with_zoetrope(args: argparse.Namespace):
     """The same by the program."""
     from safetensors.numpy import load_file
 
-    def generate(clip: puppet_clips.Clip, seed: int) -> np.ndarray:
+    def generate(clip: puppet_clips.Clip, seed: int) -> Video:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             as_picture(clip.reference).save(folder / "image.png")
@@ -67,13 +82,16 @@ def with_zoetrope(args: argparse.Namespace):
             height, width = clip.truth.size
             flags = {"--model-path": args.model, "--task": "animate", "--prompt": "", "--image": folder / "image.png",
                      "--pose-video": folder / "pose", "--face-video": folder / "face", "--height": height,
-                     "--width": width, "--segment-policy": "vanilla", "--segment-length": args.length,
+                     "--width": width, "--segment-policy": args.policy, LENGTH_FLAG[args.policy]: args.length,
                      "--segment-overlap": args.overlap, "--num-inference-steps": args.steps, "--guidance-scale": 1,
                      "--seed": seed, "--threads": args.threads, "--output-type": "tensor",
                      "--output-path": folder / "out.safetensors"}
             command = [str(args.zoetrope), "generate", *(str(v) for pair in flags.items() for v in pair)]
-            subprocess.run(command, check=True, capture_output=True)
-            return load_file(folder / "out.safetensors")["video"][0].transpose(0, 2, 3, 1)
+            done = subprocess.run([*command, *args.flags.split(), "--json"], check=True, capture_output=True)
+            told = json.loads(done.stdout)
+            joins = tuple(s["start"] + s["carried_frames"] for s in told["plan"]["segments"][1:])
+            frames = load_file(folder / "out.safetensors")["video"][0].transpose(0, 2, 3, 1)
+            return Video(frames, joins, told["total_seconds"])
 
     return generate
 
@@ -92,43 +110,46 @@ def contact_sheet(clips: list[puppet_clips.Clip], videos: list[np.ndarray], path
     picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST).save(path)
 
 
-def report(results: list[puppet_judge.Result], args: argparse.Namespace) -> str:
-    new = args.length - args.overlap
-    rows = {"all": range(10 ** 6)}
-    rows |= {f"segment {i + 1}": range(args.overlap + i * new if i else 0, args.overlap + (i + 1) * new)
-             for i in range(args.segments)}
-    lines = [f"{len(results)} clips, {args.segments} segments of {args.length} frames, overlap {args.overlap}, "
-             f"{args.steps} steps", "", "| frames | joint error, % of body height | colours right, % | mean CIE76 |",
-             "| --- | --- | --- | --- |"]
+@dataclass
+class Score:
+    joints: float  # mean error, % of the body height
+    colors: float  # parts within puppet_judge.RIGHT_COLOR of the reference's, %
+    difference: float  # mean CIE76
+
+
+def score(results: list[puppet_judge.Result], frames: range | None = None) -> Score | None:
+    joints = [e for r in results for e in r.joint_errors(frames)]
+    colors = [e for r in results for e in r.color_errors(frames)]
+    if not joints or not colors:
+        return None
+    right = 100 * np.mean([e <= puppet_judge.RIGHT_COLOR for e in colors])
+    return Score(float(np.mean(joints)), float(right), float(np.mean(colors)))
+
+
+def report(results: list[puppet_judge.Result], videos: list[Video], args: argparse.Namespace) -> str:
+    ends = (0, *videos[0].joins, len(videos[0].frames))
+    rows = {"all": None} | {f"segment {i + 1}": range(ends[i], ends[i + 1]) for i in range(len(ends) - 1)}
+    lines = [f"{len(results)} clips of {len(videos[0].frames)} frames, {args.policy} {args.length}, overlap {args.overlap}, "
+             f"{args.steps} steps {args.flags}".rstrip(), "",
+             "| frames | joint error, % of body height | colours right, % | mean CIE76 |", "| --- | --- | --- | --- |"]
     for name, frames in rows.items():
-        joints = [e for r in results for e in r.joint_errors(frames)]
-        colors = [e for r in results for e in r.color_errors(frames)]
-        if joints and colors:
-            right = 100 * np.mean([e <= puppet_judge.RIGHT_COLOR for e in colors])
-            lines.append(f"| {name} | {np.mean(joints):.2f} | {right:.1f} | {np.mean(colors):.1f} |")
-    inside = np.mean([e for r in results for e in r.inside])
-    joins = [e for r in results for e in r.at_joins]
-    lines += ["", f"Change of the parts' colours from frame to frame (CIE76): {inside:.2f} inside segments"
-              + (f", {np.mean(joins):.2f} at joins." if joins else ".")]
+        if found := score(results, frames):
+            lines.append(f"| {name} | {found.joints:.2f} | {found.colors:.1f} | {found.difference:.1f} |")
+    inside, joins = flicker(results)
+    lines += ["", f"Change of the parts' colours from frame to frame (CIE76): {inside:.2f} inside segments, {joins:.2f} at "
+              f"joins. {np.median([v.seconds for v in videos]):.1f} s a clip (median)."]
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--zoetrope", type=Path, help="the program, instead of Diffusers")
-    parser.add_argument("--clips", type=int, default=50)
-    parser.add_argument("--segments", type=int, default=10)
-    parser.add_argument("--length", type=int, default=17)
-    parser.add_argument("--overlap", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--every", type=int, default=6, help="joints are read in every so-manieth frame")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    frames = args.segments * (args.length - args.overlap) + args.overlap
-    joins = tuple(args.overlap + i * (args.length - args.overlap) for i in range(1, args.segments))
+def flicker(results: list[puppet_judge.Result]) -> tuple[float, float]:
+    """Inside segments, and at joins (nan without any)."""
+    joins = [e for r in results for e in r.at_joins]
+    return float(np.mean([e for r in results for e in r.inside])), float(np.mean(joins)) if joins else float("nan")
+
+
+def evaluate(args: argparse.Namespace) -> tuple[list[puppet_clips.Clip], list[Video], list[puppet_judge.Result]]:
     generate = with_zoetrope(args) if args.zoetrope else with_diffusers(args)
+    frames = args.frames or args.segments * (args.length - args.overlap) + args.overlap
     motions = load_motions(MOTIONS / "held_out")
     clips, videos, results = [], [], []
     started = time.monotonic()
@@ -137,12 +158,37 @@ def main() -> None:
         video = generate(clip, index)
         clips.append(clip)
         videos.append(video)
-        results.append(puppet_judge.judge(video, clip.truth, args.every, joins))
+        results.append(puppet_judge.judge(video.frames, clip.truth, args.every, video.joins))
         print(f"{index + 1} clips, {time.monotonic() - started:.0f} s", flush=True)
+    return clips, videos, results
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--zoetrope", type=Path, help="the program, instead of Diffusers")
+    parser.add_argument("--clips", type=int, default=50)
+    parser.add_argument("--segments", type=int, default=10)
+    parser.add_argument("--frames", type=int, help="of each clip, instead of --segments")
+    parser.add_argument("--policy", choices=list(LENGTH_FLAG), default="vanilla")
+    parser.add_argument("--length", type=int, default=17)
+    parser.add_argument("--overlap", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--flags", default="", help="more of the program's flags")
+    parser.add_argument("--every", type=int, default=6, help="joints are read in every so-manieth frame")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
+
+
+def main() -> None:
+    args = parser_of(__doc__).parse_args()
+    clips, videos, results = evaluate(args)
     args.output.mkdir(parents=True, exist_ok=True)
-    np.save(args.output / "videos.npy", (np.stack(videos) * 255).round().astype(np.uint8))
-    contact_sheet(clips[:8], videos[:8], args.output / "sheet.png")
-    text = report(results, args)
+    frames = [video.frames for video in videos]
+    np.save(args.output / "videos.npy", (np.stack(frames) * 255).round().astype(np.uint8))
+    contact_sheet(clips[:8], frames[:8], args.output / "sheet.png")
+    text = report(results, videos, args)
     (args.output / "report.md").write_text(text)
     print(text)
 
