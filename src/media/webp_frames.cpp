@@ -54,10 +54,10 @@ WebpFrames::WebpFrames(const File& file) {
 
 WebpFrames::~WebpFrames() = default;
 
-int WebpFrames::milliseconds() const {
+std::int64_t WebpFrames::milliseconds() const {
     const WebPDemuxer* demuxer = WebPAnimDecoderGetDemuxer(decoder_.get());
     WebPIterator frame;
-    int sum = 0;
+    std::int64_t sum = 0;
     if (WebPDemuxGetFrame(demuxer, 1, &frame) == 0) return 0;
     do sum += frame.duration;
     while (WebPDemuxNextFrame(&frame) != 0);

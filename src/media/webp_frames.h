@@ -25,7 +25,7 @@ public:
     int height() const { return height_; }
     int count() const { return count_; }
     int orientation() const { return orientation_; }  // EXIF 2.3, tag 274
-    int milliseconds() const;                         // of all frames
+    std::int64_t milliseconds() const;                // of all frames
 
     // The next one, as stored; nothing behind the last, or where the file is broken: then
     // has_more().

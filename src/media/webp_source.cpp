@@ -58,7 +58,7 @@ WebpSource::WebpSource(const fs::path& path)
     info_ = {.width = orientation.swaps_sides() ? frames_.height() : frames_.width(),
              .height = orientation.swaps_sides() ? frames_.width() : frames_.height(),
              .frames = frames_.count(),
-             .seconds = frames_.milliseconds() * kMillisecond,
+             .seconds = static_cast<double>(frames_.milliseconds()) * kMillisecond,
              .rotation = orientation.rotation(),
              .mirrored = orientation.mirrored(),
              .container = "webp",
@@ -97,6 +97,8 @@ std::optional<TimedFrame> WebpSource::read() {
 bool is_webp_animation(const fs::path& path) {
     constexpr std::size_t kFlags = 20;
     constexpr char kAnimation = 0x02;
+    std::error_code ignored;
+    if (!fs::is_regular_file(path, ignored)) return false;  // what a pipe gives is gone once read
     std::array<char, kFlags + 1> head{};
     std::ifstream file(path, std::ios::binary);
     if (!file.read(head.data(), head.size())) return false;
