@@ -171,7 +171,9 @@ std::vector<std::string> usual_variants(const ResolvedRequest& plain, const Engi
     const bool pixels = plain.joins.carry == Carry::pixels;
     if (!plain.joins.color_match) names.emplace_back(pixels ? "latents" : "pixels");
     if (plain.joins.fusion != OverlapFusion::linear) names.emplace_back("linear");
-    if (plain.joins.fusion != OverlapFusion::cosine) names.emplace_back("cosine");
+    // Of one shared frame both are half of each.
+    if (plain.joins.fusion != OverlapFusion::cosine && segments.overlap > 1)
+        names.emplace_back("cosine");
     if (!plain.joins.color_match && pixels) names.emplace_back("color-match");
     const int longest = segments.longest(0);
     for (const int overlap : {1, 5, 9}) {
