@@ -285,13 +285,56 @@ TEST_F(Networks, RetargetingFitsTheCharacter) {
     EXPECT_THAT(message, HasSubstr("nobody was found"));
 }
 
+// The dancer painted over, each row by the pixel to the right of her.
+Frame hidden_dancer() {
+    constexpr std::size_t kFrom = 14, kTo = 106;  // columns
+    Frame frame = dancer();
+    const auto width = static_cast<std::size_t>(frame.width);
+    for (std::size_t y = 0; y < static_cast<std::size_t>(frame.height); ++y) {
+        std::uint8_t* row = frame.rgb.data() + y * width * 3;
+        for (std::size_t x = kFrom; x < kTo; ++x) std::copy_n(row + kTo * 3, 3, row + x * 3);
+    }
+    return frame;
+}
+
 TEST_F(Networks, BadFramesAreHeldAndReported) {
+    const fs::path video = folder_ / "hidden.mp4";
+    VideoWriter writer(video, {.fps = 10, .crf = 4});
+    for (int i = 0; i < 8; ++i) writer.write(i == 3 || i == 4 ? hidden_dancer() : dancer());
+    writer.finish();
+    Options held = options(video);
+    held.output = folder_ / "held";
+    std::vector<JoinedFrame> joined;
+    Listener listener;
+    listener.joined = [&](const JoinedFrame& frame) { joined.push_back(frame); };
+    const Report filled = run(held, {}, listener);
+    ASSERT_EQ(filled.bad_frames.size(), 2U);
+    EXPECT_EQ(filled.bad_frames[0].frame, 3);
+    EXPECT_EQ(filled.bad_frames[0].reason, "nobody");
+    EXPECT_EQ(filled.filled_frames, 2);
+    EXPECT_EQ(filled.empty_frames, 0);
+    EXPECT_TRUE(filled.cuts.empty());
+    ASSERT_EQ(joined.size(), 8U);
+    ASSERT_TRUE(joined[4].person);
+    EXPECT_FALSE(joined[4].found);
+    EXPECT_EQ(joined[4].person->points[0].x, joined[2].person->points[0].x);
+
+    // Grey frames between cuts: nothing of the shot before.
     Options wanted = options(clip("clip.mp4", dancer(), 8, {3, 4}));
     const Report report = run(wanted, {});
     ASSERT_EQ(report.bad_frames.size(), 2U);
-    EXPECT_EQ(report.bad_frames[0].frame, 3);
-    EXPECT_EQ(report.bad_frames[0].reason, "nobody");
+    EXPECT_EQ(report.empty_frames, 2);
     EXPECT_EQ(report.cuts, (std::vector<std::int64_t>{3, 5}));
+    VideoReader reader(wanted.output / "src_pose.mp4");
+    for (int i = 0; i < 8; ++i) {
+        const auto drawn = reader.read();
+        ASSERT_TRUE(drawn);
+        const auto brightest = *std::max_element(drawn->frame.rgb.begin(), drawn->frame.rgb.end());
+        if (i == 3 || i == 4)
+            EXPECT_LT(brightest, 16) << i;
+        else
+            EXPECT_GT(brightest, 100) << i;
+    }
     wanted.bad_frames = BadFrames::stop;
     wanted.output = folder_ / "stopped";
     EXPECT_THAT(error_of([&] { run(wanted, {}); }).second, HasSubstr("frame 3"));

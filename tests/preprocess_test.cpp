@@ -346,6 +346,59 @@ TEST(Identity, ChoosesAnewAfterACut) {
     EXPECT_THAT(followed(lost, {}), ElementsAre(20, 20, 20, 20, 20, 160, 160, 160, 160));
 }
 
+TEST(Identity, CarriesNothingOverACut) {
+    const std::vector<FrameAnalysis> frames = {frame_with({person_at(40)}),
+                                               frame_with({}),
+                                               frame_with({}, 5),
+                                               frame_with({}, 5),
+                                               frame_with({}, 9),
+                                               frame_with({}, 9),
+                                               frame_with({person_at(160)}, 9),
+                                               frame_with({}, 9)};
+    EXPECT_THAT(followed(frames, {}), ElementsAre(40, 40, -1, -1, 160, 160, 160, 160));
+    EXPECT_THAT(followed(frames, {}, BadFrames::interpolate),
+                ElementsAre(40, 40, -1, -1, 160, 160, 160, 160));
+    // Nor beyond a second (4 frames here).
+    std::vector<FrameAnalysis> gone(7, frame_with({}));
+    gone[0] = frame_with({person_at(40)});
+    EXPECT_THAT(followed(gone, {}), ElementsAre(40, 40, 40, 40, 40, -1, -1));
+}
+
+Person unsure_at(float x) {
+    Person person = person_at(x);
+    person.sure = false;
+    return person;
+}
+
+TEST(Identity, BelievesUnsureOnesOnlyWhereTheyGoOn) {
+    // Here and there, for three frames at most: nobody.
+    std::vector<FrameAnalysis> frames(20, frame_with({}));
+    for (const std::size_t i : {0U, 4U, 5U, 6U, 11U, 19U}) frames[i] = frame_with({unsure_at(40)});
+    EXPECT_THAT(followed(frames, {}), testing::Each(-1));
+    const auto [kind, message] = error_of([&] { followed(frames, {}, BadFrames::stop); });
+    EXPECT_EQ(kind, ErrorKind::bad_request);
+    EXPECT_THAT(message, HasSubstr("nobody for sure"));
+    // Beside frames that are sure, before and after, with a frame missing between: the same person.
+    frames.assign(10, frame_with({}));
+    for (const std::size_t i : {1U, 2U, 4U, 6U})
+        frames[i] = frame_with({unsure_at(40 + static_cast<float>(i))});
+    frames[5] = frame_with({person_at(45), unsure_at(160)});
+    EXPECT_THAT(followed(frames, {}), ElementsAre(41, 41, 42, 42, 44, 45, 46, 46, 46, 46));
+    // Again and again: somebody, from the first of these frames.
+    frames.assign(14, frame_with({unsure_at(160)}));
+    frames[0] = frame_with({});
+    frames[1] = frame_with({unsure_at(40)});
+    EXPECT_THAT(followed(frames, {}), testing::Each(160));
+    // In most frames of a shot that is too short for that, until a cut or the end.
+    frames.assign(5, frame_with({unsure_at(40)}));
+    frames.push_back(frame_with({unsure_at(80)}, 5));
+    EXPECT_THAT(followed(frames, {}), ElementsAre(40, 40, 40, 40, 40, 80));
+    frames[1] = frame_with({});
+    EXPECT_THAT(followed(frames, {}), ElementsAre(40, 40, 40, 40, 40, 80));
+    frames[2] = frames[4] = frame_with({});
+    EXPECT_THAT(followed(frames, {}), ElementsAre(-1, -1, -1, -1, -1, 80));
+}
+
 TEST(Identity, RefusesOtherWords) {
     EXPECT_EQ(parse_person_choice("3").nth, 3);
     for (const char* word : {"", "0", "-1", "tallest", "1x"})

@@ -150,9 +150,11 @@ private:
 void tell(const preprocess::Report& report) {
     if (!report.damage.empty()) log::warning("the clip ends early: {}", report.damage);
     if (!report.bad_frames.empty()) {
-        log::warning("the person was not found in {} of {} frames, the first of them frame {} ({})",
-                     report.bad_frames.size(), report.frames, report.bad_frames.front().frame,
-                     report.bad_frames.front().reason);
+        log::warning(
+            "the person was not found in {} of {} frames, the first of them frame {} ({}); {} of "
+            "them show no pose",
+            report.bad_frames.size(), report.frames, report.bad_frames.front().frame,
+            report.bad_frames.front().reason, report.empty_frames);
     }
     if (!report.cuts.empty())
         log::info("the clip has {} cuts, the first at frame {}", report.cuts.size(),

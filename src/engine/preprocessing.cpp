@@ -80,6 +80,8 @@ nlohmann::json to_json(const preprocess::Report& report) {
         {"cuts", report.cuts},
         {"crowded_frames", report.crowded_frames},
         {"bad_frames", nlohmann::json::array()},
+        {"filled_frames", report.filled_frames},
+        {"empty_frames", report.empty_frames},
         {"stages", nlohmann::json::object()},
         {"outputs", nlohmann::json::array()},
     };

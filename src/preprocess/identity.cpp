@@ -18,7 +18,10 @@ constexpr float kCutShare = 0.45F;  // of the colours that change between two sh
 // 1300 other pairs of frames, of twelve clips, the largest 16.
 constexpr float kCutBrightness = 27;
 constexpr std::size_t kFields = 64;
-constexpr double kForgotten = 1.0;  // seconds after which somebody else may be followed
+constexpr double kForgotten = 1.0;  // seconds after which a person counts as gone
+// Somebody of whom the networks are not sure: so far from the frame before, and in so many.
+constexpr std::int64_t kUnsureReach = 2;
+constexpr std::int64_t kPersistent = 8;
 constexpr std::int64_t kFaceReach =
     4;  // frames to both sides over which the face's box is smoothed
 
@@ -37,6 +40,27 @@ Person mix(const Person& a, const Person& b, float share) {
     between.box = {mix(a.box.x0, b.box.x0, share), mix(a.box.y0, b.box.y0, share),
                    mix(a.box.x1, b.box.x1, share), mix(a.box.y1, b.box.y1, share)};
     return between;
+}
+
+// The one whose box goes on from another's in a frame nearby; null where there is none.
+template <typename Accept>
+const Person* next_of(const std::vector<Person>& people, const Person& before, Accept&& accept) {
+    const Person* best = nullptr;
+    float best_overlap = -1;
+    const float size = std::max(before.box.width(), before.box.height());
+    const Point b = centre_of(before.box);
+    for (const Person& person : people) {
+        if (!accept(person)) continue;
+        const Point a = centre_of(person.box);
+        const float overlap = overlap_of(person.box, before.box);
+        const bool same =
+            overlap > kSamePersonOverlap || std::hypot(a.x - b.x, a.y - b.y) < kNearby * size;
+        if (same && overlap > best_overlap) {
+            best = &person;
+            best_overlap = overlap;
+        }
+    }
+    return best;
 }
 
 std::optional<Box> any_face_box(const Person& person) {
@@ -102,77 +126,136 @@ IdentityJoiner::IdentityJoiner(PersonChoice choice, BadFrames bad_frames, double
     : choice_(choice), bad_frames_(bad_frames), fps_(fps) {}
 
 const Person* IdentityJoiner::choose(const FrameAnalysis& analysis) const {
-    const auto& people = analysis.people;
+    std::vector<const Person*> people;
+    for (const Person& person : analysis.people) {
+        if (person.sure) people.push_back(&person);
+    }
     if (people.empty()) return nullptr;
     const auto middle = static_cast<float>(analysis.width) / 2;
-    const auto away = [middle](const Person& p) { return std::abs(centre_of(p.box).x - middle); };
+    const auto x_of = [](const Person* person) { return centre_of(person->box).x; };
     switch (choice_.kind) {
-        case PersonChoice::Kind::largest: return &people.front();
+        case PersonChoice::Kind::largest: return people.front();
         case PersonChoice::Kind::center:
-            return &*std::min_element(
-                people.begin(), people.end(),
-                [&](const auto& a, const auto& b) { return away(a) < away(b); });
+            return *std::min_element(
+                people.begin(), people.end(), [&](const Person* a, const Person* b) {
+                    return std::abs(x_of(a) - middle) < std::abs(x_of(b) - middle);
+                });
         case PersonChoice::Kind::nth: {
-            std::vector<const Person*> row;
-            for (const Person& person : people) row.push_back(&person);
-            std::stable_sort(row.begin(), row.end(), [](const Person* a, const Person* b) {
-                return centre_of(a->box).x < centre_of(b->box).x;
-            });
+            std::stable_sort(people.begin(), people.end(),
+                             [&](const Person* a, const Person* b) { return x_of(a) < x_of(b); });
             const auto n = static_cast<std::size_t>(choice_.nth);
-            return row[std::min(n, row.size()) - 1];
+            return people[std::min(n, people.size()) - 1];
         }
     }
     return nullptr;
 }
 
 const Person* IdentityJoiner::follow(const FrameAnalysis& analysis) const {
-    const Person* best = nullptr;
-    float best_overlap = -1;
-    const float size = std::max(last_->box.width(), last_->box.height());
+    const bool near = pushed_ - last_seen_ <= kUnsureReach;
+    return next_of(analysis.people, *last_,
+                   [near](const Person& person) { return person.sure || near; });
+}
+
+// How many frames of the shot before this one show the same person unsurely, none further than
+// `reach` from the next; they become good ones where `adopt` is set.
+std::int64_t IdentityJoiner::go_back(const Person& person, std::int64_t frame, std::int64_t reach,
+                                     bool adopt) {
+    std::int64_t count = 0;
+    const Person* after = &person;
+    const std::int64_t begin = std::max({shot_, ready_, first_});
+    for (std::int64_t k = frame - 1; k >= begin && frame - k <= reach; --k) {
+        Entry& before = entry(k);
+        const Person* same = next_of(before.unsure, *after, [](const Person&) { return true; });
+        if (same == nullptr) continue;
+        ++count;
+        if (adopt) {
+            find(before, *same);
+            hold(k, frame);
+        }
+        frame = k;
+        after = same;
+    }
+    return count;
+}
+
+// The frames between a good one and another take the first one's person.
+void IdentityJoiner::hold(std::int64_t good, std::int64_t end) {
+    for (std::int64_t k = good + 1; k < end; ++k)
+        entry(k).joined.person = entry(good).joined.person;
+}
+
+// Somebody unsure who was seen in as many frames as make up for it.
+const Person* IdentityJoiner::persistent(const FrameAnalysis& analysis) {
     for (const Person& person : analysis.people) {
-        const Point a = centre_of(person.box);
-        const Point b = centre_of(last_->box);
-        const float overlap = overlap_of(person.box, last_->box);
-        const bool same =
-            overlap > kSamePersonOverlap || std::hypot(a.x - b.x, a.y - b.y) < kNearby * size;
-        if (same && overlap > best_overlap) {
-            best = &person;
-            best_overlap = overlap;
+        if (go_back(person, pushed_, kUnsureReach, false) + 1 >= kPersistent) return &person;
+    }
+    return nullptr;
+}
+
+void IdentityJoiner::find(Entry& found, const Person& person) {
+    found.joined.found = true;
+    found.joined.why_not.clear();
+    found.joined.person = person;
+    found.raw_face = any_face_box(person);
+}
+
+void IdentityJoiner::forget() {
+    following_ = false;
+    last_.reset();
+}
+
+// A shot too short to be sure of anybody: who is seen in more than half of its frames is there.
+void IdentityJoiner::end_shot() {
+    const std::int64_t length = pushed_ - shot_;
+    if (following_ || length > kLookAhead) return;
+    for (std::int64_t k = pushed_ - 1; k >= shot_; --k) {
+        for (const Person& person : entry(k).unsure) {
+            if (2 * (go_back(person, k, length, false) + 1) <= length) continue;
+            find(entry(k), person);
+            hold(k, pushed_);
+            go_back(person, k, length, true);
+            return;
         }
     }
-    return best;
 }
 
 void IdentityJoiner::push(FrameAnalysis analysis) {
-    Entry entry;
-    entry.joined.frame = pushed_;
-    entry.joined.cut = colors_ && is_cut(*colors_, analysis.colors);
+    const bool cut = colors_ && is_cut(*colors_, analysis.colors);
     colors_ = analysis.colors;
-    const bool forgotten =
-        following_ && static_cast<double>(pushed_ - last_seen_) > kForgotten * fps_;
-    if (entry.joined.cut || forgotten) following_ = false;
+    if (cut) {
+        end_shot();
+        shot_ = pushed_;
+        forget();
+    } else if (following_ && static_cast<double>(pushed_ - last_seen_) > kForgotten * fps_) {
+        forget();
+    }
+    const bool shot_goes_on = following_;
     const Person* person = following_ ? follow(analysis) : choose(analysis);
+    if (person == nullptr && !following_) person = persistent(analysis);
+    Entry added;
+    added.joined.frame = pushed_;
+    added.joined.cut = cut;
     if (person == nullptr) {
-        entry.joined.why_not = analysis.people.empty() ? "nobody" : "another person";
-        ZT_CHECK(
-            bad_frames_ != BadFrames::stop, bad_request,
-            "frame {} ({:.2f} s) shows {}: cut it out of the clip, or take --on-bad-frame hold "
-            "or interpolate",
-            pushed_, static_cast<double>(pushed_) / fps_,
-            analysis.people.empty() ? "nobody" : "only others than the person followed");
-        entry.joined.person = last_;
+        const auto& people = analysis.people;
+        const bool others =
+            std::any_of(people.begin(), people.end(), [](const Person& one) { return one.sure; });
+        added.joined.why_not = people.empty() ? "nobody"
+                               : others       ? "another person"
+                                              : "nobody for sure";
+        added.joined.person = last_;
+        if (!following_) added.unsure = std::move(analysis.people);
     } else {
-        entry.joined.found = true;
-        entry.joined.person = *person;
-        entry.raw_face = any_face_box(*person);
-        const bool shot_goes_on = following_;
-        if (bad_frames_ == BadFrames::interpolate && shot_goes_on && last_seen_ < pushed_ - 1)
+        find(added, *person);
+        if (!shot_goes_on) {
+            go_back(*person, pushed_, kUnsureReach, true);
+        } else if (bad_frames_ == BadFrames::interpolate && last_seen_ < pushed_ - 1) {
             fill_gap(*person);
+        }
         last_ = *person;
         last_seen_ = pushed_;
         following_ = true;
     }
-    entries_.push_back(std::move(entry));
+    entries_.push_back(std::move(added));
     ++pushed_;
     settle();
 }
@@ -182,12 +265,12 @@ void IdentityJoiner::fill_gap(const Person& after) {
     const auto gap = static_cast<float>(pushed_ - last_seen_);
     for (std::int64_t frame = std::max(last_seen_ + 1, ready_); frame < pushed_; ++frame) {
         const float share = static_cast<float>(frame - last_seen_) / gap;
-        entries_[static_cast<std::size_t>(frame - first_)].joined.person =
-            mix(*last_, after, share);
+        entry(frame).joined.person = mix(*last_, after, share);
     }
 }
 
 void IdentityJoiner::end() {
+    end_shot();
     ended_ = true;
     settle();
 }
@@ -199,21 +282,24 @@ void IdentityJoiner::settle() {
 JoinedFrame IdentityJoiner::take() {
     ZT_CHECK(taken_ < ready_, internal, "frame {} was taken before it was joined", taken_);
     const std::int64_t frame = taken_++;
-    const auto at = [this](std::int64_t k) -> Entry& {
-        return entries_[static_cast<std::size_t>(k - first_)];
-    };
     // Within the shot only.
     std::int64_t from = frame;
-    while (from > first_ && from > frame - kFaceReach && !at(from).joined.cut) --from;
+    while (from > first_ && from > frame - kFaceReach && !entry(from).joined.cut) --from;
     std::int64_t to = frame;
-    while (to + 1 < pushed_ && to < frame + kFaceReach && !at(to + 1).joined.cut) ++to;
+    while (to + 1 < pushed_ && to < frame + kFaceReach && !entry(to + 1).joined.cut) ++to;
     std::vector<std::optional<Box>> boxes;
-    for (std::int64_t k = from; k <= to; ++k) boxes.push_back(at(k).raw_face);
-    JoinedFrame joined = at(frame).joined;
+    for (std::int64_t k = from; k <= to; ++k) boxes.push_back(entry(k).raw_face);
+    JoinedFrame joined = entry(frame).joined;
+    ZT_CHECK(joined.found || bad_frames_ != BadFrames::stop, bad_request,
+             "frame {} ({:.2f} s) shows {}: cut it out of the clip, or take --on-bad-frame hold or "
+             "interpolate",
+             frame, static_cast<double>(frame) / fps_,
+             joined.why_not == "another person" ? "only others than the person followed"
+                                                : joined.why_not);
     joined.face = smoothed(boxes, static_cast<std::size_t>(frame - from));
-    // Nobody was seen yet: the first person that will be, if near.
-    for (std::int64_t k = frame + 1; !joined.person && k < pushed_ && !at(k).joined.cut; ++k)
-        joined.person = at(k).joined.person;
+    // Nobody was seen yet in this shot: the first person that will be, if near.
+    for (std::int64_t k = frame + 1; !joined.person && k < pushed_ && !entry(k).joined.cut; ++k)
+        joined.person = entry(k).joined.person;
     if (!joined.face && joined.person) joined.face = any_face_box(*joined.person);
     while (first_ < taken_ - kFaceReach) {
         entries_.pop_front();

@@ -2,8 +2,10 @@
 // which that person was not found.
 //
 // Frames are looked at independently of each other; identities are joined here, in their order,
-// with a look ahead of a few frames. One thread at a time. Errors: bad_request where a frame is bad
-// and BadFrames::stop was asked for.
+// with a look ahead of a few frames. A network that takes a bicycle for a person does so in a frame
+// here and there: somebody of whom it is not sure counts only beside frames in which it is, or
+// where it saw them again and again. Nothing is carried over a scene cut. One thread at a time.
+// Errors: bad_request where a frame is bad and BadFrames::stop was asked for.
 #pragma once
 
 #include "base/frames.h"
@@ -19,8 +21,8 @@
 
 namespace zoetrope::preprocess {
 
-// hold: the last good frame's pose; interpolate: between the good frames around, where they are
-// near; stop: an error.
+// hold: the last good frame's pose, for a second; interpolate: between the good frames around,
+// where they are near; stop: an error.
 enum class BadFrames { hold, interpolate, stop };
 BadFrames parse_bad_frames(std::string_view text);
 
@@ -52,10 +54,11 @@ struct FrameAnalysis {
 
 struct JoinedFrame {
     std::int64_t frame = 0;
-    bool found = false;              // the person was seen here; else `person` stands in
-    bool cut = false;                // a shot begins here
-    std::string why_not{};           // "nobody", "another person", empty where found
-    std::optional<Person> person{};  // nothing where nobody was seen so far
+    bool found = false;  // the person was seen here; else `person` stands in
+    bool cut = false;    // a shot begins here
+    // "nobody", "another person", "nobody for sure"; empty where found.
+    std::string why_not{};
+    std::optional<Person> person{};  // nothing where nobody was seen near by in this shot
     std::optional<Box> face{};       // smoothed
 };
 
@@ -77,10 +80,18 @@ private:
     struct Entry {
         JoinedFrame joined;
         std::optional<Box> raw_face{};
+        std::vector<Person> unsure{};  // where nobody was followed
     };
 
+    Entry& entry(std::int64_t frame) { return entries_[static_cast<std::size_t>(frame - first_)]; }
     const Person* choose(const FrameAnalysis& analysis) const;
     const Person* follow(const FrameAnalysis& analysis) const;
+    const Person* persistent(const FrameAnalysis& analysis);
+    std::int64_t go_back(const Person& person, std::int64_t frame, std::int64_t reach, bool adopt);
+    void hold(std::int64_t good, std::int64_t end);
+    static void find(Entry& found, const Person& person);
+    void forget();
+    void end_shot();
     void fill_gap(const Person& after);
     void settle();
 
@@ -88,6 +99,7 @@ private:
     BadFrames bad_frames_;
     double fps_;
     std::deque<Entry> entries_;  // not taken yet, after those kept for smoothing
+    std::int64_t shot_ = 0;      // first frame of the shot
     std::int64_t first_ = 0;     // frame number of entries_.front()
     std::int64_t pushed_ = 0;
     std::int64_t ready_ = 0;

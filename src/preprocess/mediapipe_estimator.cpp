@@ -11,7 +11,11 @@ constexpr int kBodyStrides[] = {8, 16, 32, 32, 32};
 constexpr int kFaceStrides[] = {8, 16, 16, 16};
 constexpr std::size_t kBodyKeyPoints = 4;
 constexpr std::size_t kFaceKeyPoints = 6;
-constexpr float kLeastPresence = 0.5F;       // of a body, a hand, a face
+constexpr float kLeastPresence = 0.5F;  // of a body, a hand, a face
+// Detection times presence from which a person is believed at once. Of 1,000 frames of 20 clips and
+// pictures what is nobody (cars, bicycles, a bus from above) had 0.64 at most; of the clips with
+// somebody every one had frames of 0.67 and more, most of them of 0.8.
+constexpr float kSure = 0.75F;
 constexpr float kLeastWristScore = 0.1F;     // below, no hand is looked for
 constexpr float kSamePerson = 0.5F;          // overlap of two people's points
 constexpr float kPointCounts = 0.5F;         // score from which a point is part of a person's box
@@ -40,6 +44,7 @@ public:
             BodyPoints body = body_.find(picture, region, masks_);
             if (!(body.presence > kLeastPresence)) continue;
             Person person = person_of(body, detection.score);
+            person.sure = detection.score * body.presence >= kSure;
             const bool twice = std::any_of(people.begin(), people.end(), [&](const Person& other) {
                 return overlap_of(other.box, person.box) > kSamePerson;
             });

@@ -9,6 +9,7 @@ namespace zoetrope::preprocess {
 namespace {
 
 constexpr float kSeen = 0.3F;  // score from which a point says where the body is
+constexpr float kSure = 0.5F;  // score from which a detected person is believed at once
 
 class OnnxEstimator : public PersonEstimator {
 public:
@@ -28,6 +29,7 @@ public:
             Person person;
             person.box = found.box;
             person.score = found.score;
+            person.sure = found.score >= kSure;
             find_points(picture, person);
             if (outlines_) {
                 if (const auto region = body_region(person.points, kSeen))

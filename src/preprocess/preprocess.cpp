@@ -12,6 +12,7 @@
 #include "preprocess/pose_drawing.h"
 #include "preprocess/retarget.h"
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <optional>
@@ -185,7 +186,10 @@ private:
     }
 
     void join(std::size_t i) {
-        if (slots_[i].analysis.people.size() > 1) ++report_.crowded_frames;
+        const auto& people = slots_[i].analysis.people;
+        const auto sure = std::count_if(people.begin(), people.end(),
+                                        [](const Person& person) { return person.sure; });
+        if (sure > 1) ++report_.crowded_frames;
         waiting_.push_back(i);
         joiner_.push(std::move(slots_[i].analysis));
     }
@@ -246,7 +250,10 @@ private:
     void note(const JoinedFrame& joined) {
         ++report_.frames;
         if (listener_.joined) listener_.joined(joined);
-        if (!joined.found) report_.bad_frames.push_back({joined.frame, joined.why_not});
+        if (!joined.found) {
+            report_.bad_frames.push_back({joined.frame, joined.why_not});
+            ++(joined.person ? report_.filled_frames : report_.empty_frames);
+        }
         if (joined.found && !std::exchange(seen_, true) && listener_.person_seen)
             listener_.person_seen();
         if (joined.cut) report_.cuts.push_back(joined.frame);

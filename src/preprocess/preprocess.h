@@ -54,11 +54,13 @@ struct Report {
     double fps = 0;
     int width = 0;  // of the pose video
     int height = 0;
-    std::string networks;  // "mediapipe" or "onnx"
-    std::vector<BadFrame> bad_frames;
-    std::vector<std::int64_t> cuts;   // frames with which a new shot begins
-    std::int64_t crowded_frames = 0;  // with several people
-    std::string damage;               // why the clip ends early; empty where it is whole
+    std::string networks;              // "mediapipe" or "onnx"
+    std::vector<BadFrame> bad_frames;  // without the person followed
+    std::int64_t filled_frames = 0;    // of them: another frame's pose stands in
+    std::int64_t empty_frames = 0;     // of them: nothing is drawn
+    std::vector<std::int64_t> cuts;    // frames with which a new shot begins
+    std::int64_t crowded_frames = 0;   // with several people
+    std::string damage;                // why the clip ends early; empty where it is whole
     PipelineReport pipeline;
     bool from_cache = false;  // then only frames and files are known
     std::vector<std::filesystem::path> files;

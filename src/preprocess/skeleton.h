@@ -74,6 +74,8 @@ struct PersonMask {
 struct Person {
     Box box;          // of the detector, or around the points
     float score = 0;  // of the detection
+    // Enough to follow somebody from here on; others are believed where they go on in time.
+    bool sure = true;
     WholeBody points{};
     PersonMask mask{};
 };
