@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -59,6 +60,10 @@ class Animate(unittest.TestCase):
         temporary.mkdir()
         self.environment = {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache"), "TMPDIR": str(temporary)}
 
+    def start(self, output, *more, **flags):
+        return subprocess.Popen([PROGRAM, *self.words(output, *more, **flags)], cwd=self.folder, env=self.environment,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+
     def call(self, *words, code=0):
         done = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, env=self.environment,
                               stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS)  # fmt: skip
@@ -67,14 +72,17 @@ class Animate(unittest.TestCase):
         self.assertEqual(list((self.folder / "tmp").iterdir()), [], "temporary files are left")
         return out, err
 
-    def generate(self, output, *more, code=0, **flags):
+    def words(self, output, *more, **flags):
         words = {"model-path": MODEL, "text-encoder-path": SHARED / "text_encoder", "tokenizer-path": SHARED / "tokenizer",
                  "prompt": "a dancer", "image": CHARACTER, "height": 32, "width": 32, "num-inference-steps": 2,
                  "guidance-scale": 1, "dtype": "fp32", "seed": 3, "resolution-area": "96x96", "threads": 2,
                  "output-path": output}  # fmt: skip
         words.update({key.replace("_", "-"): value for key, value in flags.items()})
         line = [word for key, value in words.items() if value is not None for word in (f"--{key}", value)]
-        return self.call("generate", *line, *more, "--json", code=code)
+        return [str(word) for word in ("generate", *line, *more, "--json")]
+
+    def generate(self, output, *more, code=0, **flags):
+        return self.call(*self.words(output, *more, **flags), code=code)
 
     def report(self, *arguments, **flags):
         return json.loads(self.generate(*arguments, **flags)[0])
@@ -87,6 +95,55 @@ class Animate(unittest.TestCase):
             words += ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100", "-c:a", "aac"]
         ffmpeg(*words, "-vf", moving, *codec, "-pix_fmt", inputs.get("format", "yuv420p"), "-t", seconds, self.folder / name)
         return self.folder / name
+
+
+class Survives(Animate):
+    def test_killed_while_the_clip_is_looked_at_and_in_segments(self):
+        clip = self.clip("clip.mp4", 2)
+        flags = {"video": clip, "segment_length": 13, "num_inference_steps": 4}
+        for task in ("animate", "replace"):
+            with self.subTest(task):
+                self.environment["XDG_CACHE_HOME"] = str(self.folder / f"{task}-whole")
+                whole = self.report("whole.mp4", task=task, **flags)
+                self.assertGreater(len(whole["plan"]["segments"]), 3)
+                cache = self.folder / f"{task}-killed"
+                self.environment["XDG_CACHE_HOME"] = str(cache)
+                state = self.folder / f"{task}.state"
+                segments = lambda: len(list(state.glob("segments/*")))
+                for kill, done in enumerate((lambda: True, lambda: segments() >= 1, lambda: segments() >= 3)):
+                    process = self.start("killed.mp4", *["--resume"][:kill], task=task, state_dir=state, **flags)
+                    while process.poll() is None and not ((state / "run.json").exists() and done()):
+                        time.sleep(0.002)
+                    self.assertIsNone(process.poll(), "it ended too soon")
+                    process.kill()
+                    process.communicate()
+                    if kill == 0:
+                        self.assertEqual(segments(), 0)
+                        self.assertFalse(list(cache.glob("zoetrope/preprocess/*")), "the clip was looked at already")
+                told = self.report("killed.mp4", "--resume", task=task, state_dir=state, **flags)
+                self.assertEqual(told["preprocessing"]["frames"], whole["preprocessing"]["frames"])
+                self.assertEqual((self.folder / "killed.mp4").read_bytes(), (self.folder / "whole.mp4").read_bytes())
+
+
+class Points(Animate):
+    def test_a_line_for_every_frame(self):
+        clip, file = self.clip("clip.mp4"), self.folder / "new/points.jsonl"
+        words = ["--output-path", self.folder / "videos", "--fps", 0, "--resolution-area", "96x96", "--points", file]
+        self.call("preprocess", "--video", clip, *words)
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        self.assertEqual([line["frame"] for line in lines], list(range(24)))
+        for n, line in enumerate(lines):
+            self.assertTrue(line["found"])
+            self.assertEqual([len(point) for point in line["points"]], [3] * 133)
+            nose = line["points"][0]  # the picture drifts to the left, a pixel a frame, 16 of them again and again
+            self.assertAlmostEqual(nose[0], lines[0]["points"][0][0] - n % 16, delta=4)
+            self.assertTrue(line["box"][0] < nose[0] < line["box"][2])
+        self.call("preprocess", "--video", clip, *words)  # also where the videos are kept from before
+        self.assertEqual(len(file.read_text().splitlines()), 24)
+        file.unlink()
+        ffmpeg("-f", "lavfi", "-i", "color=gray:s=96x96:r=10", "-t", 1, self.folder / "nobody.mp4")
+        self.call("preprocess", "--video", self.folder / "nobody.mp4", *words, code=2)
+        self.assertFalse(file.exists())
 
 
 class OneCommand(Animate):

@@ -5,11 +5,8 @@
 #include "preprocess/cache.h"
 
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <system_error>
 
 namespace zoetrope {
@@ -21,13 +18,6 @@ using preprocess::Track;
 constexpr int kNiceness = 10;   // of the clip's threads: the model's go first
 constexpr int kReserve = 8;     // frames kept behind the place of reading, beyond what is known
 constexpr int kFaceSide = 512;  // pixels
-
-fs::path make_folder() {
-    std::string name = (fs::temp_directory_path() / "zoetrope-clip-XXXXXX").string();
-    ZT_CHECK(::mkdtemp(name.data()) != nullptr, io, "cannot make a folder in {}: {}",
-             fs::temp_directory_path().string(), std::strerror(errno));
-    return name;
-}
 
 }  // namespace
 
@@ -107,7 +97,9 @@ DrivingClip::Run::Run(DrivingClip* clip, int first, const RunControl& control)
         const std::lock_guard lock(reporting_);
         outer_.report(progress);
     };
-    folder_ = make_folder();
+    const fs::path folder = fs::temp_directory_path() / "zoetrope-clip";
+    remove_stale(folder);
+    folder_.emplace(folder);
     clip_->feed_->restart(first);
     thread_ = std::jthread([this] { work(); });
 }
@@ -118,7 +110,7 @@ void DrivingClip::Run::work() {
     FrameFeed& feed = *clip_->feed_;
     const std::stop_callback stopped(outer_.stop, [this] { stop_clip_.request_stop(); });
     preprocess::Options options = clip_->options_;
-    options.output = folder_;
+    options.output = folder_->path();
     preprocess::Listener listener;
     listener.frame = [&feed](Track track, Frame frame) {
         feed.push(static_cast<int>(track), std::move(frame));
@@ -140,11 +132,7 @@ void DrivingClip::Run::stop() {
     thread_.join();
 }
 
-DrivingClip::Run::~Run() {
-    stop();
-    std::error_code ignored;
-    if (!folder_.empty()) fs::remove_all(folder_, ignored);
-}
+DrivingClip::Run::~Run() { stop(); }
 
 void DrivingClip::Run::finish(Report& report) {
     if (clip_ == nullptr) return;

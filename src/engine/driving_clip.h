@@ -5,9 +5,11 @@
 // found. While a DrivingClip::Run lives, threads of lower priority than the model's turn the clip
 // into pose, face, background and mask videos, at most a segment ahead of what the run reads of
 // them. The frames are those that `zoetrope preprocess` writes, as a reader of its files sees them.
-// Owns its temporary files. One Run at a time. Errors: those of preprocess::run.
+// Owns its temporary files; those of a run that was killed the next one removes. One Run at a time.
+// Errors: those of preprocess::run.
 #pragma once
 
+#include "base/partial_file.h"
 #include "engine/engine.h"
 #include "engine/report.h"
 #include "media/frame_feed.h"
@@ -80,7 +82,7 @@ private:
     std::mutex reporting_;
     RunControl control_, clip_control_;
     std::stop_source stop_clip_;
-    std::filesystem::path folder_;  // for the files
+    std::optional<PartialFolder> folder_;  // for the files, which the cache copies
     preprocess::Report result_;
     std::exception_ptr error_;
     std::jthread thread_;
