@@ -17,6 +17,9 @@ class Segments(CommandLine):
         plain = json.loads(out)
         self.assertIn("2 segments of up to 13 frames, overlap 9; predicted", err)
         self.assertRegex(err, r"drift over 1 join: a channel's mean changes by [+-]0\.\d{4} and its contrast \d")
+        self.assertRegex(err, r"seconds at work \(idle\) of \d+\.\d: prepare \d+\.\d \(\d+\.\d\), denoise .* waiting for")
+        for stage in plain["pipeline"]["stages"].values():
+            self.assertAlmostEqual(stage["busy_seconds"] + stage["idle_seconds"], plain["pipeline"]["seconds"])
         tensors, _ = read_tensors(self.folder / "long.safetensors")
         self.assertEqual(tensors["video"], ("F32", [1, 17, 3, 32, 32]))
         found = plain["plan"]

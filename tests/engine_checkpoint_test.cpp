@@ -171,31 +171,33 @@ void check_every_step(const JoinOptions& joins, const fs::path& path) {
     ASSERT_GE(animation.request.segments.segments.size(), 3u);
     StateFolder folder(path);
     folder.begin({{"x", 1}});
-    std::vector<SegmentHooks> points;
-    std::vector<int> given;  // frames handed out before each
-    const auto keep = [&](const LoopState* loop) {
-        // What is kept comes back from the disk.
-        SegmentHooks point;
-        if (const auto saved = folder.load(StateFolder::kCarried)) point.begin = carried_of(*saved);
-        if (loop != nullptr) {
-            folder.save(StateFolder::kLoop, tensors_of(*loop), values_of(*loop));
-            point.begin_loop = loop_state_of(*folder.load(StateFolder::kLoop));
-        }
-        given.push_back(point.begin ? point.begin->frames_given : 0);
-        points.push_back(std::move(point));
-    };
+    // What is kept comes back from the disk.
+    std::vector<Carried> carried;                  // behind each segment
+    std::vector<std::pair<int, LoopState>> loops;  // segment and state
     const at::Tensor whole = animation.frames(
         {.after_segment =
-             [&](const Carried& carried) {
-                 folder.save(StateFolder::kCarried, tensors_of(carried), values_of(carried));
-                 keep(nullptr);
+             [&](const Carried& now, const ReportMark&) {
+                 folder.save(StateFolder::kCarried, tensors_of(now), values_of(now));
+                 carried.push_back(carried_of(*folder.load(StateFolder::kCarried)));
              },
-         .after_step = [&](const LoopState& state) { keep(&state); }});
+         .after_step =
+             [&](int segment, const LoopState& state) {
+                 folder.save(StateFolder::kLoop, tensors_of(state), values_of(state));
+                 loops.emplace_back(segment, loop_state_of(*folder.load(StateFolder::kLoop)));
+             }});
     EXPECT_EQ(whole.size(1), animation.request.num_frames);
-    EXPECT_EQ(points.size(), 4 * animation.request.segments.segments.size());
-    for (std::size_t i = 0; i < points.size(); ++i) {
-        const at::Tensor rest = animation.frames(points[i]);
-        EXPECT_TRUE(rest.equal(whole.narrow(1, given[i], whole.size(1) - given[i]))) << i;
+    EXPECT_EQ(carried.size(), animation.request.segments.segments.size());
+    EXPECT_EQ(loops.size(), 3 * carried.size());
+    const auto check = [&](const SegmentHooks& point) {
+        const int given = point.begin ? point.begin->frames_given : 0;
+        const at::Tensor rest = animation.frames(point);
+        EXPECT_TRUE(rest.equal(whole.narrow(1, given, whole.size(1) - given))) << given;
+    };
+    for (const Carried& point : carried) check({.begin = point});
+    for (const auto& [segment, state] : loops) {
+        SegmentHooks point{.begin_loop = state};
+        if (segment > 0) point.begin = carried[static_cast<std::size_t>(segment) - 1];
+        check(point);
     }
 }
 

@@ -224,6 +224,7 @@ fs::path folder_of(const std::string& name) {
 Engine open_engine(const std::string& name, EngineOptions options = {}) {
     const fs::path shared = golden_folder() / "pipeline" / "unipc";
     options.dtype = "fp32";
+    options.threads = 1;  // tiny models
     ModelPaths paths{.model = folder_of(name).string()};
     if (name != "unipc") {
         paths.text_encoder = shared / "text_encoder";
@@ -265,7 +266,9 @@ Result run(Engine& engine, const Request& wanted, SegmentHooks hooks = {}) {
     const ResolvedRequest request = engine.resolve(wanted);
     Result result;
     std::vector<at::Tensor> chunks;
-    hooks.after_segment = [&](const Carried& carried) { result.carried.push_back(carried); };
+    hooks.after_segment = [&](const Carried& carried, const ReportMark&) {
+        result.carried.push_back(carried);
+    };
     result.latents = engine.generate(
         request, [&](int, const at::Tensor& frames) { chunks.push_back(frames.clone()); }, {},
         result.report, hooks);
@@ -284,6 +287,11 @@ TEST_P(Segments, MakeEveryFrameAndReportEverySegment) {
     EXPECT_EQ(whole.report.plan.policy, "vanilla");
     EXPECT_GT(whole.report.plan.predicted_seconds(), 0);
     for (const auto& segment : whole.report.plan.segments) EXPECT_GT(segment.seconds, 0);
+    const Report::Pipeline& pipeline = whole.report.pipeline;
+    for (const double busy : {pipeline.prepare, pipeline.denoise, pipeline.decode}) {
+        EXPECT_GT(busy, 0);
+        EXPECT_LT(busy, pipeline.seconds);
+    }
     EXPECT_EQ(whole.carried.back().frames_given, GetParam().num_frames);
 }
 
@@ -298,7 +306,7 @@ TEST_P(Segments, GoOnWhereTheyWereSaved) {
         request.scheduler = "euler-ancestral";  // draws noise in every step
         std::vector<LoopState> states;
         SegmentHooks watching;
-        watching.after_step = [&](const LoopState& state) { states.push_back(state); };
+        watching.after_step = [&](int, const LoopState& state) { states.push_back(state); };
         const Result whole = run(engine, request, watching);
         const std::size_t segments = whole.carried.size();
         ASSERT_GE(segments, 2u);

@@ -170,7 +170,7 @@ Json Bench::run_one(const QualityVariant& variant, const ResolvedRequest& reques
     if (!options_.videos.empty()) {
         output.emplace(OutputOptions{.path = options_.videos / (variant.name + ".mp4")}, request,
                        *engine_);
-        hooks.after_segment = [&output](const Carried&) { output->end_segment(); };
+        hooks.end_frames = [&output] { output->end_segment(); };
     }
     const FrameCallback save = output ? output->callback() : FrameCallback();
     Report report;

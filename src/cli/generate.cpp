@@ -139,7 +139,7 @@ std::vector<std::filesystem::path> generate_files(Engine& engine, const Resolved
     if (checkpoint != nullptr) {
         hooks = checkpoint->hooks();
     } else {
-        hooks.after_segment = [&output](const Carried&) { output.end_segment(); };
+        hooks.end_frames = [&output] { output.end_segment(); };
     }
     if (!report.resumed_from.empty()) {
         const auto& from = report.resumed_from.back();
@@ -182,6 +182,7 @@ nlohmann::json run(Engine& engine, const ResolvedRequest& request, Output& outpu
         state != nullptr ? generate_with_state(engine, request, output, *state, every, stop, report)
                          : generate_files(engine, request, output, nullptr, stop, report);
     if (const std::string drift = drift_summary(report); !drift.empty()) log::info("{}", drift);
+    if (request.segments.segments.size() > 1) log::info("{}", pipeline_summary(report));
     for (const auto& file : files) log::info("saved {}", file.string());
     const nlohmann::json json = report_of(report, request, engine, files);
     if (state != nullptr) {

@@ -227,8 +227,11 @@ Checkpoint::Checkpoint(StateFolder& folder, int every, const ResolvedRequest& re
 SegmentHooks Checkpoint::hooks() {
     SegmentHooks hooks;
     restore(hooks);
-    hooks.after_step = [this](const LoopState& state) { after_step(state); };
-    hooks.after_segment = [this](const Carried& carried) { after_segment(carried); };
+    hooks.end_frames = [this] { output_.end_segment(); };
+    hooks.after_step = [this](int segment, const LoopState& state) { after_step(segment, state); };
+    hooks.after_segment = [this](const Carried& carried, const ReportMark& mark) {
+        after_segment(carried, mark);
+    };
     return hooks;
 }
 
@@ -265,55 +268,61 @@ void Checkpoint::restore(SegmentHooks& hooks) {
     loop_begin_ = report_.step_seconds.size();
 }
 
-void Checkpoint::after_step(const LoopState& state) {
-    if (state.step % every_ == 0 || state.step == request_.last_step) {
-        save_loop(state);
+void Checkpoint::after_step(int segment, const LoopState& state) {
+    const Pending step{segment, state, {report_.stages.size(), report_.step_seconds.size()}};
+    const bool due = state.step % every_ == 0 || state.step == request_.last_step;
+    if (due && segment == segment_) {
+        save_loop(step);
+        pending_.reset();
     } else {
-        pending_ = state;
+        pending_ = step;
     }
 }
 
-// The part of the segment first: without it, what is carried over would go on behind a gap.
-void Checkpoint::after_segment(const Carried& carried) {
-    output_.end_segment();
+// The part of the segment is on the disk (end_frames): without it, what is carried over would go on
+// behind a gap.
+void Checkpoint::after_segment(const Carried& carried, const ReportMark& mark) {
     json values = values_of(carried);
     values["parts"] = output_.parts();
-    values["report"] = report_so_far(0);
+    values["report"] = report_so_far(mark, 0);
     if (request_.segments.segments.size() > 1)
         folder_.save(StateFolder::kCarried, tensors_of(carried), values);
     segment_ = carried.next_segment;
-    loop_begin_ = report_.step_seconds.size();
+    loop_begin_ = mark.steps;
     seconds_before_ = 0;
-    pending_.reset();
+    save_pending();
 }
 
 void Checkpoint::save_pending() {
-    if (pending_) save_loop(*pending_);
-}
-
-double Checkpoint::seconds_in_loop() const {
-    return std::accumulate(report_.step_seconds.begin() + static_cast<std::ptrdiff_t>(loop_begin_),
-                           report_.step_seconds.end(), 0.0);
-}
-
-void Checkpoint::save_loop(const LoopState& state) {
-    json values = values_of(state);
-    values["segment"] = segment_;
-    values["seconds"] = seconds_before_ + seconds_in_loop();
-    values["report"] = report_so_far(seconds_in_loop());
-    folder_.save(StateFolder::kLoop, tensors_of(state), values);
+    if (pending_ && pending_->segment == segment_) save_loop(*pending_);
     pending_.reset();
 }
 
+void Checkpoint::save_loop(const Pending& step) {
+    const auto& seconds = report_.step_seconds;
+    const double in_loop =
+        std::accumulate(seconds.begin() + static_cast<std::ptrdiff_t>(loop_begin_),
+                        seconds.begin() + static_cast<std::ptrdiff_t>(step.mark.steps), 0.0);
+    json values = values_of(step.state);
+    values["segment"] = segment_;
+    values["seconds"] = seconds_before_ + in_loop;
+    values["report"] = report_so_far(step.mark, in_loop);
+    folder_.save(StateFolder::kLoop, tensors_of(step.state), values);
+}
+
 // seconds_in_loop: of the steps of a loop that has not ended, whose stage is not in the report yet.
-nlohmann::json Checkpoint::report_so_far(double seconds_in_loop) const {
+nlohmann::json Checkpoint::report_so_far(const ReportMark& mark, double seconds_in_loop) const {
     json stages = json::array();
-    for (const auto& stage : report_.stages) stages.push_back({stage.stage, stage.seconds});
+    for (std::size_t i = 0; i < mark.stages; ++i)
+        stages.push_back({report_.stages[i].stage, report_.stages[i].seconds});
     if (seconds_in_loop > 0)
         stages.push_back({std::string(name_of(Stage::denoise)), seconds_in_loop});
     json resumed = json::array();
     for (const auto& from : report_.resumed_from) resumed.push_back({from.segment, from.step});
-    return {{"stages", stages}, {"step_seconds", report_.step_seconds}, {"resumed_from", resumed}};
+    const std::vector<double> steps(
+        report_.step_seconds.begin(),
+        report_.step_seconds.begin() + static_cast<std::ptrdiff_t>(mark.steps));
+    return {{"stages", stages}, {"step_seconds", steps}, {"resumed_from", resumed}};
 }
 
 void Checkpoint::restore_report(const nlohmann::json& saved) {

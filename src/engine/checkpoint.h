@@ -2,9 +2,11 @@
 // steps and between two segments.
 //
 // The text and the pictures are encoded again when a run goes on, which gives the same numbers and
-// takes seconds; what takes hours, the steps, is kept. A run that goes on gives the bytes that it
-// would have given. One thread. Errors: those of StateFolder; bad_request where the run that goes
-// on is not the one that was begun.
+// takes seconds; what takes hours, the steps, is kept. The steps of a segment are saved once the
+// segment before is finished and saved: until then that one would be made again from its own last
+// step. A run that goes on gives the bytes that it would have given. One thread, but for the frames
+// that go to the output. Errors: those of StateFolder; bad_request where the run that goes on is
+// not the one that was begun.
 #pragma once
 
 #include "denoise/loop.h"
@@ -50,12 +52,16 @@ public:
     void save_pending();
 
 private:
+    struct Pending {
+        int segment = 0;
+        LoopState state;
+        ReportMark mark;
+    };
     void restore(SegmentHooks& hooks);
-    void after_step(const LoopState& state);
-    void after_segment(const Carried& carried);
-    void save_loop(const LoopState& state);
-    double seconds_in_loop() const;
-    nlohmann::json report_so_far(double seconds_in_loop) const;
+    void after_step(int segment, const LoopState& state);
+    void after_segment(const Carried& carried, const ReportMark& mark);
+    void save_loop(const Pending& step);
+    nlohmann::json report_so_far(const ReportMark& mark, double seconds_in_loop) const;
     void restore_report(const nlohmann::json& saved);
 
     StateFolder& folder_;
@@ -63,10 +69,10 @@ private:
     const ResolvedRequest& request_;
     Report& report_;
     Output& output_;
-    int segment_ = 0;             // whose loop runs, or comes next
-    std::size_t loop_begin_ = 0;  // of report_.step_seconds: its first step in this process
-    double seconds_before_ = 0;   // of its steps in earlier processes
-    std::optional<LoopState> pending_;
+    int segment_ = 0;                 // the first that is not finished
+    std::size_t loop_begin_ = 0;      // of report_.step_seconds: its first step in this process
+    double seconds_before_ = 0;       // of its steps in earlier processes
+    std::optional<Pending> pending_;  // the last step, where it is not saved
 };
 
 }  // namespace zoetrope

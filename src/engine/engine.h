@@ -73,6 +73,7 @@ struct ResolvedRequest {
     double strength = 1, conditioning_scale = 1;
     plan::SegmentPlan segments;  // one segment at least
     JoinOptions joins;
+    bool decode_behind = false;           // a segment is decoded while the next is denoised
     std::vector<int> cuts;                // animate, replace: first frames of new shots
     std::vector<double> segment_seconds;  // predicted, one per segment
     std::string cost_source;              // of that prediction
@@ -108,6 +109,7 @@ struct VisualConditions {
 };
 
 // Takes finished frames in order: output b, frames [3, n, H, W] fp32 in [0, 1] on the CPU.
+// generate() calls it from a thread of its own, which is done with it when generate() returns.
 using FrameCallback = std::function<void(int output, const at::Tensor& frames)>;
 
 class Engine {

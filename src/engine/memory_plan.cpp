@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "engine/driving_clip.h"
 #include "engine/parts.h"
+#include "engine/segment_tail.h"
 
 namespace zoetrope {
 namespace {
@@ -72,6 +73,26 @@ std::int64_t held_vae_bytes(const Part<Vae>& part) {
     const PartBytes encoder = bytes_of(*part.residency, part.layers.encoder_params());
     const PartBytes decoder = bytes_of(*part.residency, part.layers.decoder_params());
     return encoder.weights + encoder.expanded + decoder.weights + decoder.expanded;
+}
+
+// Adds what the segment behind holds while the next is prepared and denoised: its frames, until
+// they are written, or all that decoding it takes. plan: the stages, the last of which is "decode"
+void add_segment_behind(MemoryPlan& plan, const ResolvedRequest& request) {
+    auto& decode = plan.stages.back();
+    const std::int64_t frames =
+        3LL * 4 * request.height * request.width * most_frames_behind(request);
+    if (!request.decode_behind) decode.parts["frames_behind"] = frames;
+    if (request.segments.segments.size() == 1) return;
+    const std::int64_t decoding =
+        decode.total() - decode.parts["process"] - decode.parts["held_transformer"];
+    for (auto& stage : plan.stages) {
+        if (stage.stage != "denoise" && stage.stage != "encode_image") continue;
+        if (request.decode_behind) {
+            stage.parts["decode_behind"] = decoding;
+        } else {
+            stage.parts["frames_behind"] = frames;
+        }
+    }
 }
 
 }  // namespace
@@ -178,6 +199,7 @@ MemoryPlan Engine::plan_memory(const ResolvedRequest& request) const {
                 3LL * 4 * request.height * request.width *
                 (3 * request.segments.overlap + parts.vae_config.scale_factor_temporal + 4);
         }
+        add_segment_behind(plan, request);
         if (request.request.output_type == OutputType::tensor) {
             // float32 frames of all outputs, held until they are written
             plan.stages.back().parts["tensors"] = 3LL * 4 * request.height * request.width *

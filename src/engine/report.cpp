@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace zoetrope {
 namespace {
@@ -68,6 +69,23 @@ nlohmann::json to_json(const Report::Plan& plan) {
             {"cost_source", plan.cost_source}};
 }
 
+using StageSeconds = std::pair<const char*, double>;
+
+std::array<StageSeconds, 4> stages_of(const Report::Pipeline& pipeline) {
+    return {{{"prepare", pipeline.prepare},
+             {"denoise", pipeline.denoise},
+             {"decode", pipeline.decode},
+             {"write", pipeline.write}}};
+}
+
+nlohmann::json to_json(const Report::Pipeline& pipeline) {
+    nlohmann::json json = {{"seconds", pipeline.seconds}, {"waited_seconds", pipeline.waited}};
+    for (const auto& [stage, busy] : stages_of(pipeline)) {
+        json["stages"][stage] = {{"busy_seconds", busy}, {"idle_seconds", pipeline.seconds - busy}};
+    }
+    return json;
+}
+
 // The number that is farthest from `centre`.
 double farthest(const std::array<double, 3>& numbers, double centre, double so_far) {
     for (const double number : numbers) {
@@ -88,6 +106,14 @@ double Report::Plan::seconds() const {
     double sum = 0;
     for (const Segment& segment : segments) sum += segment.seconds;
     return sum;
+}
+
+std::string pipeline_summary(const Report& report) {
+    const Report::Pipeline& pipeline = report.pipeline;
+    std::string line = fmt::format("seconds at work (idle) of {:.1f}: ", pipeline.seconds);
+    for (const auto& [stage, busy] : stages_of(pipeline))
+        line += fmt::format("{} {:.1f} ({:.1f}), ", stage, busy, pipeline.seconds - busy);
+    return line + fmt::format("{:.1f} waiting for frames behind", pipeline.waited);
 }
 
 std::optional<WorstDrift> worst_drift(const Report& report) {
@@ -168,6 +194,7 @@ nlohmann::json to_json(const Report& report) {
                              {"predicted", memory}}},
                            {"adapters", adapters},
                            {"plan", to_json(report.plan)},
+                           {"pipeline", to_json(report.pipeline)},
                            {"drift", drift},
                            {"warnings", report.warnings}};
     if (report.preprocessing) {

@@ -82,6 +82,14 @@ struct Report {
         double predicted_seconds() const;
         double seconds() const;
     };
+    // Seconds for which each stage of this process's segments was at work. Stages overlap; what is
+    // missing to `seconds`, they were idle. prepare: conditions and noise; write: frames handed
+    // out.
+    struct Pipeline {
+        double seconds = 0;  // from the first segment's beginning to its last frame's writing
+        double prepare = 0, denoise = 0, decode = 0, write = 0;
+        double waited = 0;  // that the thread of the model stood still for the frames behind it
+    };
     // Of a driving clip.
     struct Preprocessing {
         preprocess::Report clip;  // without files, which were temporary
@@ -104,12 +112,16 @@ struct Report {
     std::vector<Adapter> adapters;
     std::vector<Drift> drift;  // one per join
     Plan plan;
+    Pipeline pipeline;
     std::optional<Preprocessing> preprocessing;
 
     void add_stage(Stage stage, double seconds);
 };
 
 nlohmann::json to_json(const Report& report);
+
+// Of the pipeline in one line.
+std::string pipeline_summary(const Report& report);
 
 // What the joins do to the colours at most: of the channels the one that changes most.
 struct WorstDrift {

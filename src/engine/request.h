@@ -75,6 +75,9 @@ struct Request {
     std::optional<Carry> carry;                                              // default: pixels
     std::optional<OverlapFusion> overlap_fusion;                             // default: last
     bool color_match = false;
+    // Whether a segment is decoded beside the denoising of the next, where the next needs none of
+    // its frames; unset: where the two have devices of their own. Results are the same.
+    std::optional<bool> decode_behind;
     // animate, replace: carry (a border at each scene change of the driving video) or restart;
     // unset: scene changes are not looked for
     std::optional<std::string> cut_policy;

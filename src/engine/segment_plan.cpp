@@ -220,6 +220,11 @@ void Engine::Parts::plan_segments(ResolvedRequest& resolved, int window) const {
     resolved.joins = {.carry = request.carry.value_or(Carry::pixels),
                       .fusion = request.overlap_fusion.value_or(OverlapFusion::last),
                       .color_match = request.color_match};
+    // Pictures' channels and CLIP are made of frames even where latents are carried.
+    const bool of_frames = resolved.joins.carry == Carry::pixels ||
+                           (kind() != ModelKind::text && kind() != ModelKind::text_or_image);
+    resolved.decode_behind =
+        !of_frames && request.decode_behind.value_or(vae_compute.device != dit_compute.device);
     if (request.cut_policy) {
         resolved.cuts = cuts_of(resolved);
     }
@@ -245,6 +250,7 @@ void Engine::Parts::plan_segments(ResolvedRequest& resolved, int window) const {
         resolved.num_frames -= plan.dropped_frames;
     }
     const bool several = plan.segments.size() > 1;
+    resolved.decode_behind = resolved.decode_behind && several;
     ZT_CHECK(!several || vae_config.scale_factor_temporal == 4, unsupported,
              "this model's VAE has {} frames to a latent frame: segments are for those of 4",
              vae_config.scale_factor_temporal);

@@ -2,8 +2,8 @@
 
 #include "base/timer.h"
 #include "engine/driving_clip.h"
-#include "engine/join.h"
 #include "engine/parts.h"
+#include "engine/segment_tail.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -38,6 +38,60 @@ RunControl with_segment(const RunControl& control, int segment, int segments) {
     };
     return numbered;
 }
+
+// The user's own noise is the first segment's, and then none is drawn for it.
+at::Tensor noise_of(const Engine& engine, const Engine::Parts& parts,
+                    const ResolvedRequest& request, const plan::Segment& segment,
+                    const VisualConditions& visual, at::Generator& generator) {
+    const bool own = &segment == &request.segments.segments[0] && !request.request.latents.empty();
+    const at::Tensor noise =
+        own ? engine.draw_noise(request)
+            : at::randn(parts.noise_shape(request, segment.length), generator, at::kFloat);
+    if (!visual.source.defined()) return noise;
+    const double sigma =
+        parts.scheduler_of(request)->sigmas()[static_cast<std::size_t>(request.first_step)];
+    return noise.mul(sigma).add_(visual.source, 1 - sigma);
+}
+
+DenoisedSegment denoised_segment(const Engine::Parts& parts, const ResolvedRequest& request,
+                                 int index, const at::Tensor& latents,
+                                 const at::Generator& generator, double seconds) {
+    const std::vector<plan::Segment>& segments = request.segments.segments;
+    const auto last_of = [&latents](std::int64_t n) {
+        return latents.narrow(2, latents.size(2) - n, n);
+    };
+    // Pictures that the model looks at stand before the video's own frames.
+    const int length = segments[static_cast<std::size_t>(index)].length;
+    DenoisedSegment segment{.latents = last_of(parts.vae_config.latent_frames(length)),
+                            .tail_latents = {},
+                            .generator = generator.get_state(),
+                            .seconds = seconds};
+    if (request.joins.carry == Carry::latents && index + 1 < static_cast<int>(segments.size()))
+        segment.tail_latents =
+            last_of(parts.vae_config.latent_frames(request.segments.overlap)).clone();
+    return segment;
+}
+
+// What the segments of this process took.
+struct Times {
+    Report::Pipeline pipeline;
+    std::vector<plan::Sample> samples;  // of those that are decoded: for predictions
+
+    void add(double prepared, double denoised) {
+        pipeline.prepare += prepared;
+        pipeline.denoise += denoised;
+    }
+    // All that is behind the denoising is done.
+    void add(const SegmentTail& tail, double seconds) {
+        pipeline.seconds = seconds;
+        pipeline.write = tail.write_seconds();
+        pipeline.waited = tail.waited();
+        for (std::size_t i = 0; i < samples.size(); ++i) {
+            pipeline.decode += tail.decode_seconds()[i];
+            samples[i].vae_seconds += tail.decode_seconds()[i];
+        }
+    }
+};
 
 }  // namespace
 
@@ -88,11 +142,10 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
     const std::vector<plan::Segment>& segments = request.segments.segments;
     const int count = static_cast<int>(segments.size());
     Carried carried = hooks.begin.value_or(Carried{});
-    const auto row_of = [&report](std::size_t i) -> Report::Segment& {
-        return report.plan.segments[i];
-    };
-    for (std::size_t i = 0; i < carried.seconds.size(); ++i) row_of(i).seconds = carried.seconds[i];
-    if (carried.next_segment >= count) {  // all was done before
+    std::vector<Report::Segment>& rows = report.plan.segments;
+    for (std::size_t i = 0; i < carried.seconds.size(); ++i) rows[i].seconds = carried.seconds[i];
+    const int first = carried.next_segment;
+    if (first >= count) {  // all was done before
         report.drift = carried.drift;
         return {};
     }
@@ -105,61 +158,59 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
     if (carried.generator.defined()) generator.set_state(carried.generator);
     const LoopState* begin = hooks.begin_loop ? &*hooks.begin_loop : nullptr;
     const plan::Workload workload = parts.workload_of(request);
-    std::vector<plan::Sample> samples;
+    const Timer whole;
+    Times times;
     at::Tensor latents;
-    while (carried.next_segment < count) {
-        const int index = carried.next_segment;
-        const plan::Segment& segment = segments[static_cast<std::size_t>(index)];
-        const RunControl numbered = with_segment(control, index, count);
-        plan::Sample sample{.length = segment.length,
-                            .work = plan::work_of(workload, segment.length)};
-        const Timer encoding;
-        const VisualConditions visual = source->conditions(segment, carried, numbered, report);
-        sample.vae_seconds = encoding.seconds();
-        // The user's own noise is the first segment's, and then none is drawn for it.
-        at::Tensor noise =
-            index == 0 && !request.request.latents.empty()
-                ? draw_noise(request)
-                : at::randn(parts.noise_shape(request, segment.length), generator, at::kFloat);
-        if (visual.source.defined()) {
-            const double sigma =
-                parts.scheduler_of(request)->sigmas()[static_cast<std::size_t>(request.first_step)];
-            noise = noise.mul(sigma).add_(visual.source, 1 - sigma);
+    if (request.decode_behind) parts.open_vae();  // before two threads do
+    SegmentTail tail(
+        request, hooks, sink,
+        [this](const at::Tensor& z, const FrameCallback& frames, const RunControl& watched,
+               Report& told) { decode(z, frames, watched, told); },
+        carried, control, report);
+    try {
+        for (int index = first; index < count; ++index) {
+            const plan::Segment& segment = segments[static_cast<std::size_t>(index)];
+            const RunControl numbered = with_segment(control, index, count);
+            const Timer preparing;
+            const VisualConditions visual = source->conditions(segment, carried, numbered, report);
+            const at::Tensor noise = noise_of(*this, parts, request, segment, visual, generator);
+            const double prepared = preparing.seconds();
+
+            const double loaded = parts.load_seconds;
+            const Timer denoising;
+            const LoopHooks watching{[&](const LoopState& state) {
+                                         tail.poll();
+                                         if (hooks.after_step) hooks.after_step(index, state);
+                                     },
+                                     std::exchange(begin, nullptr)};
+            latents = parts.run_loop(request, text, visual, request.first_step, request.last_step,
+                                     noise, generator, numbered, report, watching);
+            const double denoised = denoising.seconds() - (parts.load_seconds - loaded);
+            times.add(prepared, denoised);
+            const double before = index == first ? hooks.begin_loop_seconds : 0;
+            const double seconds = before + prepared + denoised;
+            rows[static_cast<std::size_t>(index)].seconds = seconds;
+            if (!sink && index + 1 == count) break;
+
+            times.samples.push_back({.length = segment.length,
+                                     .work = plan::work_of(workload, segment.length),
+                                     .denoise_seconds = denoised,
+                                     .vae_seconds = prepared});
+            carried = tail.take(
+                denoised_segment(parts, request, index, latents, generator, seconds), numbered);
         }
-        const bool whole = begin == nullptr;
-        const double loaded = parts.load_seconds;
-        const Timer denoising;
-        latents = parts.run_loop(request, text, visual, request.first_step, request.last_step,
-                                 noise, generator, numbered, report,
-                                 {hooks.after_step, std::exchange(begin, nullptr)});
-        sample.denoise_seconds = denoising.seconds() - (parts.load_seconds - loaded);
-        Report::Segment& row = row_of(static_cast<std::size_t>(index));
-        row.seconds =
-            (whole ? 0 : hooks.begin_loop_seconds) + sample.vae_seconds + sample.denoise_seconds;
-        if (!sink && index + 1 == count) break;
-        const Timer decoding;
-        // Pictures that the model looks at stand before the video's own frames.
-        const std::int64_t own = parts.vae_config.latent_frames(segment.length);
-        Joiner joiner(request, carried, sink);
-        decode(
-            latents.narrow(2, latents.size(2) - own, own),
-            [&joiner](int output, const at::Tensor& frames) { joiner.push(output, frames); },
-            numbered, report);
-        joiner.finish();
-        sample.vae_seconds += decoding.seconds();
-        row.seconds += decoding.seconds();
-        carried.seconds.push_back(row.seconds);
-        if (whole) samples.push_back(sample);
-        if (request.joins.carry == Carry::latents && index + 1 < count) {
-            const std::int64_t kept = parts.vae_config.latent_frames(request.segments.overlap);
-            carried.tail_latents = latents.narrow(2, latents.size(2) - kept, kept).clone();
-        }
-        carried.generator = generator.get_state();
-        if (hooks.after_segment) hooks.after_segment(carried);
+        tail.wait();
+    } catch (...) {
+        tail.rescue();
+        throw;
     }
+    times.add(tail, whole.seconds());
+    report.pipeline = times.pipeline;
+    report.drift = tail.joined().drift;
+    if (hooks.begin_loop && !times.samples.empty())
+        times.samples.erase(times.samples.begin());  // only a part of it ran here
     // What runs beside the preprocessing of a clip is slower than the machine.
-    if (!request.clip || request.clip->is_kept()) parts.learn_cost(samples);
-    report.drift = carried.drift;
+    if (!request.clip || request.clip->is_kept()) parts.learn_cost(times.samples);
     return source->result(latents);
 }
 

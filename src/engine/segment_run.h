@@ -2,7 +2,8 @@
 // A video of one window is a run of one segment.
 //
 // Private to the engine's sources. What one segment leaves to the next is one plain struct, so that
-// a run can be saved after any segment and begun again there. One thread.
+// a run can be saved after any segment and begun again there. One thread calls and is called;
+// frames are handed out, and sometimes decoded, by another (segment_tail.h).
 #pragma once
 
 #include "denoise/loop.h"
@@ -32,13 +33,22 @@ struct Carried {
     std::vector<double> seconds;  // of each segment so far, as in Report::Segment
 };
 
+// How much of a report tells of a segment and those before it.
+struct ReportMark {
+    std::size_t stages = 0;  // of Report::stages
+    std::size_t steps = 0;   // of Report::step_seconds
+};
+
 // What a run is watched by, and where it begins.
 struct SegmentHooks {
-    // After each segment whose frames are all made, with what the next begins from. Not after a
-    // last segment that is not decoded.
-    std::function<void(const Carried&)> after_segment;
-    // After each denoising step of a segment.
-    std::function<void(const LoopState&)> after_step;
+    // Behind the last frames of each segment, in the thread that hands them out: the segment is
+    // finished when this returns. Not after a last segment that is not decoded.
+    std::function<void()> end_frames;
+    // After that, with what the next segment begins from. Perhaps between two steps of the next,
+    // and before that one's frames are handed out.
+    std::function<void(const Carried&, const ReportMark&)> after_segment;
+    // After each denoising step of a segment. The one before may not be finished yet.
+    std::function<void(int segment, const LoopState&)> after_step;
     // Where to begin, in place of the first segment.
     std::optional<Carried> begin;
     // And inside that segment: the state of its loop. Its noise is drawn all the same.

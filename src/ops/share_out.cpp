@@ -2,6 +2,10 @@
 
 #include <ATen/Parallel.h>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 
@@ -26,6 +30,13 @@ void share_out(std::int64_t items, int threads,
 void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain,
                   const std::function<void(std::int64_t begin, std::int64_t end)>& work) {
     at::parallel_for(begin, end, grain, work);
+}
+
+void use_one_thread() {
+    at::internal::lazy_init_num_threads();  // once per thread, which sets the number itself
+#ifdef _OPENMP
+    omp_set_num_threads(1);
+#endif
 }
 
 }  // namespace zoetrope::ops

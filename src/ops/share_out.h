@@ -21,4 +21,8 @@ void share_out(std::int64_t items, int threads,
 void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain,
                   const std::function<void(std::int64_t begin, std::int64_t end)>& work);
 
+// Operators and the functions above run on the calling thread alone from now on, where it calls
+// them: for threads that work beside the model's.
+void use_one_thread();
+
 }  // namespace zoetrope::ops
