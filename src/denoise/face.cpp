@@ -28,26 +28,27 @@ constexpr double kNormEps = 1e-6;
 constexpr std::int64_t kMotionLayers = 5;
 constexpr std::int64_t kTaps = 3;        // of every convolution in time
 constexpr std::int64_t kLastKernel = 4;  // of conv_out, which sees all that is left
+// Levels of more pixels a side take pictures one by one: a level's numbers then fit into the cache
+// or nearly so. At smaller ones the weights are most of what is read, and serve several pictures.
+constexpr std::int64_t kLargestBatched = 32;
 
-// StyleGAN2's weights are stored with variance 1 and scaled at run time.
-at::Tensor scaled(const at::Tensor& weight) {
+// StyleGAN2's weights are stored with variance 1 and scaled at run time; gain: what the result is
+// to be multiplied by. Of a convolution: channels last, as everything in the motion encoder.
+at::Tensor scaled(const at::Tensor& weight, double gain = 1) {
     const auto fan_in = static_cast<double>(weight[0].numel());
-    return weight * (1 / std::sqrt(fan_in));
+    const at::Tensor result = weight * (gain / std::sqrt(fan_in));
+    return weight.dim() == 4 ? result.contiguous(at::MemoryFormat::ChannelsLast) : result;
 }
 
-at::Tensor activate(const at::Tensor& x, const at::Tensor& bias) {
-    return at::leaky_relu(x + bias.view({1, -1, 1, 1}), kLeakySlope) * kLeakyGain;
-}
-
-// Low-pass with the kernel (1, 3, 3, 1), padded for a convolution of `kernel` and stride 2 behind
-// it.
-at::Tensor blur(const at::Tensor& x, std::int64_t kernel) {
+// Low-pass with the kernel (1, 3, 3, 1), every `stride`th pixel of it, padded for a convolution of
+// `kernel` behind it.
+at::Tensor blur(const at::Tensor& x, std::int64_t kernel, std::int64_t stride) {
     const at::Tensor row = at::tensor({1.0F, 3.0F, 3.0F, 1.0F}, x.options());
     at::Tensor filter = row.unsqueeze(0) * row.unsqueeze(1);
     filter = (filter / filter.sum()).expand({x.size(1), 1, 4, 4});
     const std::int64_t padding = (4 - 2) + (kernel - 1);
     // What stands second is for the columns, as in torch.nn.functional.conv2d's padding.
-    return at::conv2d(x, filter, {}, 1, {(padding + 1) / 2, padding / 2}, 1, x.size(1));
+    return at::conv2d(x, filter, {}, stride, {(padding + 1) / 2, padding / 2}, 1, x.size(1));
 }
 
 // A convolution in time that sees earlier frames only, the first one repeated before the first.
@@ -113,21 +114,68 @@ FaceEncoder::FaceEncoder(const FaceConfig& config, std::int64_t dim, Weights& we
     padding_ = weights.param(face + "padding_tokens", {1, 1, 1, dim}, Role::fp32);
 }
 
-at::Tensor FaceEncoder::motion_of(const at::Tensor& faces, const Lease& lease) const {
-    const auto weight = [&](const Conv& conv) { return scaled(lease[conv.weight]); };
-    at::Tensor x = activate(at::conv2d(faces, weight(conv_in_)), lease[conv_in_.bias]);
-    for (const ResBlock& block : blocks_) {
-        at::Tensor y =
-            activate(at::conv2d(x, weight(block.first), {}, 1, 1), lease[block.first.bias]);
-        y = activate(at::conv2d(blur(y, 3), weight(block.second), {}, 2), lease[block.second.bias]);
-        const at::Tensor skip = at::conv2d(blur(x, 1), weight(block.skip), {}, 2);
-        x = (y + skip) / std::sqrt(2.0);
+// Scaled weights, and factors behind an activation in front of it: leaky ReLU lets them pass.
+struct FaceEncoder::Motion {
+    struct Filter {
+        at::Tensor weight, bias;  // bias undefined: none
+    };
+    struct Block {
+        Filter first, second, skip;
+    };
+    Filter in, out;
+    std::vector<Block> blocks;
+    std::vector<Filter> linears;
+    at::Tensor directions;  // [vector_dim, motion_dim], orthonormal
+
+    static at::Tensor activated(const at::Tensor& x, const Filter& filter, std::int64_t stride,
+                                std::int64_t padding) {
+        at::Tensor y = at::conv2d(x, filter.weight, filter.bias, stride, padding);
+        return at::leaky_relu_(y, kLeakySlope);
     }
-    x = at::conv2d(x, weight(conv_out_)).flatten(1);
-    for (const Conv& linear : linears_) x = at::linear(x, weight(linear), lease[linear.bias]);
-    const at::Tensor directions =
-        std::get<0>(at::linalg_qr(lease[synthesis_] + kSynthesisOffset));  // orthonormal
-    return at::matmul(x, directions.t());
+    // [n, in, S, S] -> [n, out, S / 2, S / 2]
+    static at::Tensor run(const Block& block, const at::Tensor& x) {
+        const at::Tensor y = blur(activated(x, block.first, 1, 1), 3, 1);
+        // A filter of one pixel and stride 2 sees every second pixel of what is blurred.
+        return activated(y, block.second, 2, 0).add_(at::conv2d(blur(x, 1, 2), block.skip.weight));
+    }
+};
+
+FaceEncoder::Motion FaceEncoder::prepare_motion(const Lease& lease) const {
+    const double half = 1 / std::sqrt(2.0);  // of a block's sum: its variance stays
+    const auto filter = [&](const Conv& conv, double gain) {
+        return Motion::Filter{scaled(lease[conv.weight], gain),
+                              conv.bias.declared() ? lease[conv.bias] * gain : at::Tensor()};
+    };
+    Motion motion;
+    motion.in = filter(conv_in_, kLeakyGain);
+    for (const ResBlock& block : blocks_) {
+        motion.blocks.push_back({.first = filter(block.first, kLeakyGain),
+                                 .second = filter(block.second, kLeakyGain * half),
+                                 .skip = filter(block.skip, half)});
+    }
+    motion.out = filter(conv_out_, 1);
+    for (const Conv& linear : linears_) motion.linears.push_back(filter(linear, 1));
+    motion.directions = std::get<0>(at::linalg_qr(lease[synthesis_] + kSynthesisOffset));
+    return motion;
+}
+
+at::Tensor FaceEncoder::motion_of(const at::Tensor& faces, const Motion& motion) const {
+    std::size_t alone = 0;  // blocks that take pictures one by one
+    for (std::int64_t size = config_.size; size > kLargestBatched; size /= 2) ++alone;
+    std::vector<at::Tensor> pictures;
+    for (std::int64_t i = 0; i < faces.size(0); ++i) {
+        at::Tensor x = faces.narrow(0, i, 1).contiguous(at::MemoryFormat::ChannelsLast);
+        x = Motion::activated(x, motion.in, 1, 0);
+        for (std::size_t b = 0; b < alone; ++b) x = Motion::run(motion.blocks[b], x);
+        pictures.push_back(x);
+    }
+    at::Tensor x = at::cat(pictures);
+    pictures.clear();
+    for (std::size_t b = alone; b < motion.blocks.size(); ++b) x = Motion::run(motion.blocks[b], x);
+    x = at::conv2d(x, motion.out.weight).flatten(1);
+    for (const Motion::Filter& linear : motion.linears)
+        x = at::linear(x, linear.weight, linear.bias);
+    return at::matmul(x, motion.directions.t());
 }
 
 at::Tensor FaceEncoder::tokens_of(const at::Tensor& motion, const Lease& lease) const {
@@ -149,11 +197,12 @@ at::Tensor FaceEncoder::encode(const at::Tensor& faces, std::int64_t frames,
                  faces.size(4) == config_.size,
              internal, "face pictures [{}] for {} frames of {} pixels a side",
              fmt::join(faces.sizes(), ", "), frames, config_.size);
+    const Motion prepared = prepare_motion(lease);
     std::vector<at::Tensor> vectors;
     for (std::int64_t first = 0; first < given; first += config_.batch_size) {
         const std::int64_t count = std::min(config_.batch_size, given - first);
         const at::Tensor pictures = faces[0].narrow(1, first, count).transpose(0, 1);
-        vectors.push_back(motion_of(pictures.to(at::kFloat), lease));
+        vectors.push_back(motion_of(pictures.to(at::kFloat), prepared));
     }
     at::Tensor motion = at::cat(vectors).unsqueeze(0);
     if (given < frames) motion = motion.expand({1, frames, motion.size(2)});

@@ -30,7 +30,7 @@ struct FaceConfig {
     std::int64_t vector_dim = 512;  // of a motion vector
     std::int64_t hidden_dim = 1024;
     std::int64_t heads = 4;       // tokens per latent frame, and one of padding behind them
-    std::int64_t batch_size = 8;  // pictures in the motion encoder at a time
+    std::int64_t batch_size = 8;  // pictures in the motion encoder's small levels at a time
 };
 
 class FaceEncoder {
@@ -59,11 +59,13 @@ private:
     struct ResBlock {
         Conv first, second, skip;
     };
+    struct Motion;  // what the motion encoder computes with
 
     Conv declare_conv(const std::string& name, std::int64_t in, std::int64_t out,
                       std::int64_t kernel, const char* bias, Weights& weights) const;
+    Motion prepare_motion(const Lease& lease) const;
     // [n, 3, size, size] -> [n, vector_dim]
-    at::Tensor motion_of(const at::Tensor& faces, const Lease& lease) const;
+    at::Tensor motion_of(const at::Tensor& faces, const Motion& motion) const;
     // [1, S, vector_dim] -> [(S - 1) / 4 + 1, tokens, dim]
     at::Tensor tokens_of(const at::Tensor& motion, const Lease& lease) const;
 
