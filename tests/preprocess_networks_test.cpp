@@ -359,6 +359,35 @@ TEST_F(Networks, ATruncatedClipGivesWhatIsThere) {
     EXPECT_THAT(message, testing::AnyOf("ran", HasSubstr("no frame")));
 }
 
+TEST_F(Networks, ADamagedClipHasOneLength) {
+    const fs::path damaged = folder_ / "damaged.mkv";
+    VideoWriter writer(damaged, {.fps = 10, .crf = 10});
+    for (int i = 0; i < 24; ++i) {
+        Frame frame = dancer();  // with lines of noise, so that every frame has something to decode
+        for (std::size_t k = 0; k < frame.rgb.size() / 8; ++k)
+            frame.rgb[k] = static_cast<std::uint8_t>((k * 2654435761U + 977U * i) >> 13);
+        writer.write(frame);
+    }
+    writer.finish();
+    {
+        std::fstream file(damaged, std::ios::in | std::ios::out | std::ios::binary);
+        const auto size = static_cast<std::streamoff>(fs::file_size(damaged));
+        for (std::streamoff at = size / 3; at < size; at += size / 40) {
+            file.seekp(at);
+            file.put('\x5a');
+        }
+    }
+    const Options wanted = options(damaged);
+    const std::int64_t frames = length_of(wanted).frames;
+    EXPECT_GT(frames, 1);
+    EXPECT_LT(frames, 24);
+    for (int i = 0; i < 10; ++i) {
+        ASSERT_EQ(length_of(wanted).frames, frames);
+        ASSERT_EQ(colors_of(wanted).size(), static_cast<std::size_t>(frames));
+    }
+    EXPECT_EQ(run(wanted, {}).frames, frames);
+}
+
 TEST_F(Networks, TheSecondRunTakesTheFirstOnesFiles) {
     Options wanted = options(clip("clip.mp4", dancer(), 4));
     wanted.cache = folder_ / "cache";

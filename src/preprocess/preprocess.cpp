@@ -24,6 +24,9 @@ namespace {
 
 constexpr int kQuality = 8;  // constant rate factor of H.264: no loss that an eye would see
 constexpr int kFewestPixels = 64 * 64;
+// Several would decode several frames at once, and where a damaged clip then ends is chance: a run
+// counts on the length that was found before.
+constexpr int kDecoderThreads = 1;
 
 // The data of one frame on its way.
 struct Slot {
@@ -52,7 +55,7 @@ public:
           control_(control),
           listener_(listener),
           estimator_(estimator),
-          reader_(options.video, {.threads = options.threads}),
+          reader_(options.video, {.threads = kDecoderThreads}),
           fps_(options.fps > 0 ? options.fps : reader_.info().fps),
           sampler_([this] { return reader_.read(); }, reader_.info().fps, options.fps),
           joiner_(options.person, options.bad_frames, fps_ > 0 ? fps_ : 1) {
@@ -362,7 +365,7 @@ Report run(const Options& options, const RunControl& control, const Listener& li
 
 ClipLength length_of(const Options& options) {
     check(options);
-    VideoReader reader(options.video);
+    VideoReader reader(options.video, {.threads = kDecoderThreads});
     const auto next = [&]() -> std::optional<TimedFrame> {
         const auto seconds = reader.skip();
         if (!seconds) return std::nullopt;
@@ -380,7 +383,7 @@ ClipLength length_of(const Options& options) {
 
 std::vector<ColorShares> colors_of(const Options& options) {
     check(options);
-    VideoReader reader(options.video);
+    VideoReader reader(options.video, {.threads = kDecoderThreads});
     FrameSampler sampler([&] { return reader.read(); }, reader.info().fps, options.fps);
     std::vector<ColorShares> colors;
     const auto most = static_cast<std::size_t>(options.max_frames);

@@ -3,9 +3,9 @@
 //
 // Writes src_pose.mp4, src_face.mp4, with `replace` src_bg.mp4 and src_mask.mp4, with a picture
 // src_ref.png, into a folder that it makes: the names that the Wan2.2 repository uses. Each file is
-// complete or absent. Frames are decoded, looked at, drawn and encoded by `threads` threads in all
-// (FFmpeg's decoder has as many of its own); memory does not grow with the clip's length. The same
-// inputs and options give the same files. Any thread may call run(), several at once.
+// complete or absent. Frames are decoded, looked at, drawn and encoded by `threads` threads in all;
+// memory does not grow with the clip's length. The same inputs and options give the same files.
+// Any thread may call run(), several at once.
 // Errors: bad_request (options, no person in the picture, a bad frame with BadFrames::stop),
 // not_found, io, unsupported, cancelled.
 #pragma once
