@@ -1,5 +1,6 @@
 #include "base/error.h"
 #include "base/json.h"
+#include "golden.h"
 #include "ops/stats.h"
 #include "text/umt5.h"
 #include "weights/source.h"
@@ -18,25 +19,11 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 
-const std::filesystem::path kGolden = std::filesystem::path(ZT_SOURCE_DIR) / "tests/golden/text";
-
-std::map<std::string, at::Tensor> read_all(const std::filesystem::path& file) {
-    const auto source = open_safetensors(file);
-    std::map<std::string, at::Tensor> result;
-    for (std::size_t i = 0; i < source->tensors().size(); ++i) {
-        result[source->tensors()[i].name] = source->read(i);
-    }
-    return result;
-}
+const std::filesystem::path kGolden = golden_folder() / "text";
 
 std::vector<std::int32_t> ids_of(const at::Tensor& ids) {
     const auto* data = ids.const_data_ptr<std::int64_t>();
     return {data, data + ids.numel()};
-}
-
-double relative_l2(const at::Tensor& a, const at::Tensor& b) {
-    const at::Tensor exact = b.to(at::kDouble);
-    return a.to(at::kDouble).sub(exact).norm().div(exact.norm()).item().toDouble();
 }
 
 // An encoder with all its weights at hand.
@@ -64,19 +51,19 @@ class Umt5 : public testing::TestWithParam<std::string> {};
 // Transformers pads to 512 and masks; here the real tokens alone are computed. Its own float32 is
 // 1.7e-7 to 4.8e-7 from float64 on these encoders.
 TEST_P(Umt5, Float32EqualsPaddedRunOfTransformers) {
-    const auto expected = read_all(kGolden / GetParam() / "expected.safetensors");
+    const auto expected = read_tensors(kGolden / GetParam() / "expected.safetensors");
     Loaded model = load(GetParam(), at::kFloat);
     for (const std::string length : {"1", "7", "200"}) {
         const at::Tensor& out = expected.at("out_" + length);
         const at::Tensor found = model.encode(ids_of(expected.at("ids_" + length)));
         ASSERT_EQ(found.sizes(), out.sizes());
-        EXPECT_LT(relative_l2(found, out), 1e-6) << length << " tokens";
+        EXPECT_LT(relative_error(found, out), 1e-6) << length << " tokens";
     }
 }
 
 // fp16 of the second encoder passes 65504 in its middle block, which must not show.
 TEST_P(Umt5, HalfPrecisionIsAsCloseToFloat32AsTransformers) {
-    const auto expected = read_all(kGolden / GetParam() / "expected.safetensors");
+    const auto expected = read_tensors(kGolden / GetParam() / "expected.safetensors");
     for (const auto& [kind, dtype] :
          {std::pair("bf16", at::kBFloat16), std::pair("fp16", at::kHalf)}) {
         Loaded model = load(GetParam(), dtype);
@@ -85,7 +72,7 @@ TEST_P(Umt5, HalfPrecisionIsAsCloseToFloat32AsTransformers) {
                 expected.at(fmt::format("{}_distance_{}", kind, length)).item().toDouble();
             const at::Tensor found = model.encode(ids_of(expected.at("ids_" + length)));
             EXPECT_EQ(found.scalar_type(), dtype);
-            EXPECT_LT(relative_l2(found, expected.at("out_" + length)), 1.2 * theirs)
+            EXPECT_LT(relative_error(found, expected.at("out_" + length)), 1.2 * theirs)
                 << kind << ", " << length << " tokens";
         }
     }

@@ -1,5 +1,6 @@
 #include "base/json.h"
 #include "errors.h"
+#include "golden.h"
 #include "ops/stats.h"
 #include "vision/clip.h"
 #include "weights/source.h"
@@ -19,21 +20,7 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 
-const std::filesystem::path kGolden = std::filesystem::path(ZT_SOURCE_DIR) / "tests/golden/vision";
-
-std::map<std::string, at::Tensor> expected_tensors() {
-    const auto source = open_safetensors(kGolden / "clip/expected.safetensors");
-    std::map<std::string, at::Tensor> result;
-    for (std::size_t i = 0; i < source->tensors().size(); ++i) {
-        result[source->tensors()[i].name] = source->read(i);
-    }
-    return result;
-}
-
-double relative_l2(const at::Tensor& a, const at::Tensor& b) {
-    const at::Tensor exact = b.to(at::kDouble);
-    return a.to(at::kDouble).sub(exact).norm().div(exact.norm()).item().toDouble();
-}
+const std::filesystem::path kGolden = golden_folder() / "vision";
 
 // The golden encoder with all its weights at hand.
 struct Loaded {
@@ -60,27 +47,27 @@ class Clip : public testing::TestWithParam<std::string> {};
 
 // Transformers' own float32 is 4e-7 from its float64 on this encoder.
 TEST_P(Clip, Float32EqualsTransformers) {
-    const auto expected = expected_tensors();
+    const auto expected = read_tensors(kGolden / "clip/expected.safetensors");
     const at::Tensor found = load(GetParam(), at::kFloat).encode(expected.at("pixels"));
     ASSERT_EQ(found.sizes(), expected.at(GetParam()).sizes());
-    EXPECT_LT(relative_l2(found, expected.at(GetParam())), 1e-6);
+    EXPECT_LT(relative_error(found, expected.at(GetParam())), 1e-6);
 }
 
 TEST_P(Clip, Bf16IsAsCloseToFloat32AsTransformers) {
-    const auto expected = expected_tensors();
+    const auto expected = read_tensors(kGolden / "clip/expected.safetensors");
     const at::Tensor found = load(GetParam(), at::kBFloat16).encode(expected.at("pixels"));
     EXPECT_EQ(found.scalar_type(), at::kBFloat16);
     const double theirs = expected.at(GetParam() + "_bf16_distance").item().toDouble();
-    EXPECT_LT(relative_l2(found, expected.at(GetParam())), theirs);
+    EXPECT_LT(relative_error(found, expected.at(GetParam())), theirs);
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Clip, testing::Values("gelu", "quick_gelu", "gelu_pytorch_tanh"));
 
 TEST(ClipVision, EncodesEachPictureByItself) {
-    const at::Tensor pixels = expected_tensors().at("pixels");
+    const at::Tensor pixels = read_tensors(kGolden / "clip/expected.safetensors").at("pixels");
     Loaded model = load("gelu", at::kFloat);
     const at::Tensor both = model.encode(pixels), second = model.encode(pixels.narrow(0, 1, 1));
-    EXPECT_LT(relative_l2(second, both.narrow(0, 1, 1)), 1e-6);
+    EXPECT_LT(relative_error(second, both.narrow(0, 1, 1)), 1e-6);
 }
 
 // The tensors of another source under other names, and more.
@@ -113,8 +100,8 @@ TEST(ClipVision, ReadsReleasedNamesAndLeavesWhatItDoesNotNeed) {
     source->add({"visual_projection.weight", {32, 48}});
     Loaded model(ClipVisionConfig::from_json(read_json(kGolden / "clip/config.json")),
                  Weights("image_encoder", source), at::kFloat);
-    const auto expected = expected_tensors();
-    EXPECT_LT(relative_l2(model.encode(expected.at("pixels")), expected.at("gelu")), 1e-6);
+    const auto expected = read_tensors(kGolden / "clip/expected.safetensors");
+    EXPECT_LT(relative_error(model.encode(expected.at("pixels")), expected.at("gelu")), 1e-6);
     // Three embeddings and the first norm; 16 tensors in each of two of the three blocks.
     EXPECT_EQ(model.encoder.outer_params().size(), 3u + 2u);
     ASSERT_EQ(model.encoder.num_blocks(), 2);

@@ -15,12 +15,7 @@ constexpr Command kCommand{.name = "bench model",
                            .summary = "Times a stage of a model's real shape on random weights."};
 
 constexpr Flag kFlags[] = {
-    {"--config",
-     text,
-     "FILE",
-     "TOML or JSON file with defaults; keys are the flags without dashes",
-     {},
-     {}},
+    kConfigFlag,
     {"--shape",
      text,
      "NAME",
@@ -96,12 +91,7 @@ constexpr Command kKernelsCommand{.name = "bench kernels",
                                   .summary = "Times every kernel of this CPU beside LibTorch's."};
 
 constexpr Flag kKernelsFlags[] = {
-    {"--config",
-     text,
-     "FILE",
-     "TOML or JSON file with defaults; keys are the flags without dashes",
-     {},
-     {}},
+    kConfigFlag,
     {"--isa", text, "NAME", "kernels of one instruction set; default: all of this CPU", {}, {}},
     {"--tokens", integer, "N", "rows of the products; default: 4096", {}, {}},
     {"--repeats", integer, "N", "timed runs after one warm-up; default: 3", {}, {}},

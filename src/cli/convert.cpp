@@ -33,12 +33,7 @@ constexpr Command kCommand{
     .usage = "--model-path PATH --output-path PATH [flags]"};
 
 constexpr Flag kFlags[] = {
-    {"--config",
-     text,
-     "FILE",
-     "TOML or JSON file with defaults; keys are the flags without dashes",
-     {},
-     {}},
+    kConfigFlag,
     {"--model-path",
      text,
      "PATH",

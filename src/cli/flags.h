@@ -37,6 +37,15 @@ struct Flag {
     std::string_view harmless;
 };
 
+// A row of every command.
+inline constexpr Flag kConfigFlag{
+    .name = "--config",
+    .kind = FlagKind::text,
+    .placeholder = "FILE",
+    .help = "TOML or JSON file with defaults; keys are the flags without dashes",
+    .refusal = {},
+    .harmless = {}};
+
 struct Command {
     std::string_view name;               // "generate"
     std::string_view summary;            // a sentence

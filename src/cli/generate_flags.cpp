@@ -18,12 +18,7 @@ constexpr std::string_view kCache = "step caches are not built yet; every step i
 
 constexpr Flag kOwnFlags[] = {
     {"", heading, "", "Flags from a file", {}, {}},
-    {"--config",
-     text,
-     "FILE",
-     "TOML or JSON file with defaults; keys are the flags without dashes",
-     {},
-     {}},
+    kConfigFlag,
 
     {"", heading, "", "Model", {}, {}},
     {"--model-path",

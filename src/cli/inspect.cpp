@@ -17,12 +17,7 @@ constexpr Command kCommand{
     .positionals = true};
 
 constexpr Flag kFlags[] = {
-    {"--config",
-     FlagKind::text,
-     "FILE",
-     "TOML or JSON file with defaults; keys are the flags without dashes",
-     {},
-     {}},
+    kConfigFlag,
     {"--json", FlagKind::toggle, "", "everything, as one JSON object on stdout", {}, {}},
 };
 

@@ -31,12 +31,7 @@ constexpr Command kCommand{
     .usage = "--video CLIP --output-path FOLDER [flags]"};
 
 constexpr Flag kOwnFlags[] = {
-    {"--config",
-     FlagKind::text,
-     "FILE",
-     "TOML or JSON file with defaults; keys are the flags without dashes",
-     {},
-     {}},
+    kConfigFlag,
     {"", FlagKind::heading, "", "Input and output", {}, {}},
     {"--video",
      FlagKind::text,

@@ -29,12 +29,7 @@ constexpr Command kCommand{
     .positionals = true};
 
 constexpr Flag kFlags[] = {
-    {"--config",
-     text,
-     "FILE",
-     "TOML or JSON file with defaults; keys are the flags without dashes",
-     {},
-     {}},
+    kConfigFlag,
     {"--revision", text, "NAME", "branch, tag or commit; default: main", {}, {}},
     {"--include",
      list,

@@ -15,12 +15,7 @@ constexpr Command kCommand{.name = "sheet",
                            .positionals = true};
 
 constexpr Flag kFlags[] = {
-    {"--config",
-     text,
-     "FILE",
-     "TOML or JSON file with defaults; keys are the flags without dashes",
-     {},
-     {}},
+    kConfigFlag,
     {"--output-path", text, "FILE", "a .png file; default: outputs/sheet.png", {}, {}},
     {"--columns", integer, "N", "frames of each, evenly spread; default: 8", {}, {}},
     {"--height", integer, "N", "of a frame, pixels; default: 128", {}, {}},

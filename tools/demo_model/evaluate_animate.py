@@ -10,7 +10,9 @@ uint8), OUT/report.md and OUT/sheet.png. The pairs of shirt and trousers are in 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import multiprocessing
 import subprocess
 import tempfile
 import time
@@ -147,19 +149,23 @@ def flicker(results: list[puppet_judge.Result]) -> tuple[float, float]:
     return float(np.mean([e for r in results for e in r.inside])), float(np.mean(joins)) if joins else float("nan")
 
 
-def evaluate(args: argparse.Namespace) -> tuple[list[puppet_clips.Clip], list[Video], list[puppet_judge.Result]]:
+def _evaluate_clip(args: argparse.Namespace, index: int) -> tuple[puppet_clips.Clip, Video, puppet_judge.Result]:
     generate = with_zoetrope(args) if args.zoetrope else with_diffusers(args)
     frames = args.frames or args.segments * (args.length - args.overlap) + args.overlap
     motions = load_motions(MOTIONS / "held_out")
-    clips, videos, results = [], [], []
+    clip = puppet_clips.make_clip(FIRST_SEED + index, frames, motions, want_held_out=True, clean_pose=True)
+    video = generate(clip, index)
+    return clip, video, puppet_judge.judge(video.frames, clip.truth, args.every, video.joins)
+
+
+def evaluate(args: argparse.Namespace) -> tuple[list[puppet_clips.Clip], list[Video], list[puppet_judge.Result]]:
+    rows = []
     started = time.monotonic()
-    for index in range(args.clips):
-        clip = puppet_clips.make_clip(FIRST_SEED + index, frames, motions, want_held_out=True, clean_pose=True)
-        video = generate(clip, index)
-        clips.append(clip)
-        videos.append(video)
-        results.append(puppet_judge.judge(video.frames, clip.truth, args.every, video.joins))
-        print(f"{index + 1} clips, {time.monotonic() - started:.0f} s", flush=True)
+    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
+        for row in pool.imap(functools.partial(_evaluate_clip, args), range(args.clips)):
+            rows.append(row)
+            print(f"{len(rows)} clips, {time.monotonic() - started:.0f} s", flush=True)
+    clips, videos, results = map(list, zip(*rows))
     return clips, videos, results
 
 
@@ -177,7 +183,8 @@ def parser_of(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--flags", default="", help="more of the program's flags")
     parser.add_argument("--every", type=int, default=6, help="joints are read in every so-manieth frame")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of a process")
+    parser.add_argument("--processes", type=int, default=2, help="clips at a time; 1 where seconds count")
     return parser
 
 

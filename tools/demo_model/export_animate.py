@@ -21,10 +21,10 @@ import puppet_motion
 
 FLOW_SHIFT = 3.0
 DEFAULTS = dict(height=puppet_clips.SIZE, width=puppet_clips.SIZE, num_frames=33, fps=puppet_motion.FPS,
-                num_inference_steps=8, guidance_scale=1.0, negative_prompt="")
+                num_inference_steps=8, guidance_scale=1.0, negative_prompt="", segment_overlap=5)
 UNDERSTANDS = (
-    "A cartoon puppet on a plain background, standing upright in --image, moved by a pose video of 64x64 pixels "
-    "(zoetrope preprocess --resolution-area 64x64 --fps 16) and a face video. The prompt says nothing."
+    "A cartoon puppet on a plain background, standing upright in --image, which moves as the person in --video does. "
+    "The prompt says nothing."
 )
 
 

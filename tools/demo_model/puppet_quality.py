@@ -3,7 +3,8 @@
     python puppet_quality.py --model ../../models/demo-animate --zoetrope ../../build/zoetrope --clips 12 --output OUT
 
 Every row is `evaluate_animate.py` with one thing changed. OUT/rows.json has the rows that are done, and is gone on
-from; OUT/table.md is the table. Seconds are medians of whole runs on --threads threads: measure on a quiet machine.
+from; OUT/table.md is the table. Seconds are medians of whole runs on --threads threads: measure with
+--processes 1 on a quiet machine.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ from diffusers import (
 )
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import TOKENIZER, Case, make_scheduler, relative
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config
+from tiny_pipeline import TOKENIZER, Case, make_scheduler, make_text_config, relative
+from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 from transformers import UMT5EncoderModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,16 +164,7 @@ class FunControlPipeline(WanImageToVideoPipeline):
 def make_pipeline(case: Conditions):
     torch.manual_seed(case.weights_seed)
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    text_config = UMT5Config(
-        vocab_size=len(tokenizer),
-        d_model=32,
-        d_kv=8,
-        d_ff=48,
-        num_layers=case.text_layers,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
+    text_config = make_text_config(tokenizer, case.text_layers)
     clip_config = CLIPVisionConfig(
         hidden_size=20,
         intermediate_size=24,

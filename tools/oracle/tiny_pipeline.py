@@ -110,19 +110,23 @@ def make_transformer(case: Case, text_dim: int) -> WanTransformer3DModel:
     return model
 
 
-def make_pipeline(case: Case) -> WanPipeline:
-    torch.manual_seed(case.weights_seed)
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    text_config = UMT5Config(
+def make_text_config(tokenizer, layers: int) -> UMT5Config:
+    return UMT5Config(
         vocab_size=len(tokenizer),
         d_model=32,
         d_kv=8,
         d_ff=48,
-        num_layers=case.text_layers,
+        num_layers=layers,
         num_heads=4,
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,
     )
+
+
+def make_pipeline(case: Case) -> WanPipeline:
+    torch.manual_seed(case.weights_seed)
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    text_config = make_text_config(tokenizer, case.text_layers)
     residual = dict(
         is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16,
         latents_mean=[0.1] * 48, latents_std=[1.5] * 48,
