@@ -13,7 +13,6 @@
 namespace zoetrope::cli {
 namespace {
 
-constexpr std::string_view kConfigFlag = "--config";
 constexpr std::size_t kHelpWidth = 100;  // columns where stdout is no terminal
 
 std::string lower(std::string_view text) {
@@ -146,10 +145,11 @@ void Arguments::read_words(const Command& command, std::span<const Flag> flags, 
 
 void Arguments::read_config(const Command& command, std::span<const Flag> flags,
                             const std::string& file) {
-    const std::string origin = fmt::format("{} {}: ", kConfigFlag, file);
+    const std::string origin = fmt::format("{} {}: ", kConfigFlag.name, file);
     for (auto& [name, values] : read_config_file(file)) {
         const Flag* flag = find_flag(flags, name);
-        if (flag == nullptr || name == kConfigFlag) refuse_unknown(command, flags, name, origin);
+        if (flag == nullptr || name == kConfigFlag.name)
+            refuse_unknown(command, flags, name, origin);
         if (given(name)) continue;
         check(*flag, values, origin);
         values_[name] = std::move(values);
@@ -175,7 +175,8 @@ std::optional<Arguments> Arguments::parse(const Command& command, std::span<cons
     ZT_CHECK(command.positionals || arguments.positionals_.empty(), bad_request,
              "'{}' stands without a flag: zoetrope {} takes {}", arguments.positionals_.front(),
              command.name, command.usage);
-    if (const auto file = arguments.text(kConfigFlag)) arguments.read_config(command, flags, *file);
+    if (const auto file = arguments.text(kConfigFlag.name))
+        arguments.read_config(command, flags, *file);
     return arguments;
 }
 
