@@ -303,12 +303,12 @@ class Plan(CommandLine):
         self.environment["XDG_CACHE_HOME"] = str(self.folder / "cache")
         words = ("--num-frames", 100, "--device", "cpu", "--threads", 2, "--max-memory", "100GiB")
         self.assertIn("default", self.plan(*words)[0]["cost_source"])
-        file = self.folder / "cache/zoetrope/cost/cpu__2_threads-bf16-1.json"
+        file = self.folder / "cache/zoetrope/cost/5120_in_40_heads__VAE_96-cpu__2_threads-bf16-1.json"
         file.parent.mkdir(parents=True)
         seconds = {"per_attention_tflop": 0, "per_linear_tflop": 0, "per_vae_megapixel": 0,
                    "per_segment_shared": 0, "per_segment": 2.5}  # fmt: skip
-        file.write_text(json.dumps({"format": 1, "device": "cpu, 2 threads", "precision": "bf16", "ranks": 1,
-                                    "seconds": seconds, "samples": []}))  # fmt: skip
+        file.write_text(json.dumps({"format": 2, "widths": "5120 in 40 heads, VAE 96", "device": "cpu, 2 threads",
+                                    "precision": "bf16", "ranks": 1, "seconds": seconds, "samples": []}))  # fmt: skip
         found, _ = self.plan(*words)
         self.assertIn("a calibration", found["cost_source"])
         self.assertEqual(found["predicted_seconds"], 2.5 * len(found["segments"]))
