@@ -75,6 +75,7 @@ TEST(Linear, FloatKernelsMatchFloat64) {
 }
 
 TEST(Linear, EpiloguesMatchFloat64) {
+    at::manual_seed(1);
     const at::Tensor x = at::randn({33, 200}).to(at::kBFloat16);
     const at::Tensor w = (at::randn({130, 200}) * 0.1).to(at::kBFloat16);
     const at::Tensor plain = at::linear(x.to(at::kDouble), w.to(at::kDouble));
@@ -89,6 +90,7 @@ TEST(Linear, EpiloguesMatchFloat64) {
 }
 
 TEST(Linear, Int8IsAsGoodAsItsRounding) {
+    at::manual_seed(1);
     if (int8_kernels().empty()) GTEST_SKIP() << "no VNNI";
     for (const auto& [rows, in, out] : kSizes) {
         if (in < 64) continue;
@@ -220,6 +222,7 @@ TEST(Linear, LowRankAdditionsToInt8OfEverySize) {
 }
 
 TEST(Linear, Int8OfIntegersIsExact) {
+    at::manual_seed(1);
     if (int8_kernels().empty()) GTEST_SKIP() << "no VNNI";
     const at::Tensor x = at::round(at::randn({50, 333}) * 30).clamp(-127, 127);
     const at::Tensor w = at::round(at::randn({70, 333}) * 30).clamp(-127, 127);
@@ -253,6 +256,7 @@ TEST(Linear, FarRangesOfNumbers) {
 }
 
 TEST(Linear, NotANumberStaysInItsRow) {
+    at::manual_seed(1);
     at::Tensor x = at::randn({20, 100}).to(at::kBFloat16);
     x[4][50] = std::numeric_limits<float>::quiet_NaN();
     x[9][1] = std::numeric_limits<float>::infinity();
@@ -269,6 +273,7 @@ TEST(Linear, NotANumberStaysInItsRow) {
 }
 
 TEST(Linear, BytesDoNotDependOnThreads) {
+    at::manual_seed(1);
     const at::Tensor x = at::randn({777, 520}).to(at::kBFloat16);
     const at::Tensor w = at::randn({300, 520}).to(at::kBFloat16);
     const Matrix added{.data = w,
