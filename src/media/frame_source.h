@@ -1,4 +1,5 @@
-// Where a VideoReader gets its frames: a file, an animated WebP or a folder of pictures. Inside media only.
+// Where a VideoReader gets its frames: a file, an animated WebP or a folder of pictures. Inside
+// media only.
 //
 // A source owns its open files. One thread.
 #pragma once

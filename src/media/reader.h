@@ -1,12 +1,12 @@
 // Video files, pictures and folders of numbered pictures to frames, one by one.
 //
 // Any container and codec that FFmpeg reads, and animated WebP, found by content, never by the
-// name; playlists that would open other files are refused. Frames come upright (display matrix, EXIF orientation) and in
-// 8-bit RGB, by the colour matrix and range that the file says, else BT.601 for SD and BT.709 for
-// HD, limited range; alpha is dropped. Memory does not grow with the length. A file that breaks off
-// gives its frames up to the break and then says so. One thread per object (the decoder has
-// threads of its own). Errors: not_found, io (no media, no frame that can be decoded), bad_request
-// (no video in it).
+// name; playlists that would open other files are refused. Frames come upright (display matrix,
+// EXIF orientation) and in 8-bit RGB, by the colour matrix and range that the file says, else
+// BT.601 for SD and BT.709 for HD, limited range; alpha is dropped. Memory does not grow with the
+// length. A file that breaks off gives its frames up to the break and then says so. One thread per
+// object (the decoder has threads of its own). Errors: not_found, io (no media, no frame that can
+// be decoded), bad_request (no video in it).
 #pragma once
 
 #include "base/frames.h"
