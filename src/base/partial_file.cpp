@@ -14,6 +14,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 namespace zoetrope {
@@ -162,6 +163,16 @@ void PartialFile::publish() {
     sync(path_, O_RDONLY);
     rename_to(path_, target_);
     path_.clear();
+}
+
+void write_whole_file(const fs::path& path, std::string_view text) {
+    PartialFile file(path);
+    errno = 0;
+    std::ofstream out(file.path(), std::ios::binary);
+    out << text;
+    out.close();
+    ZT_CHECK(out.good(), io, "cannot write '{}': {}", path.string(), std::strerror(errno));
+    file.publish();
 }
 
 PartialFolder::PartialFolder(fs::path target) : target_(std::move(target)) {

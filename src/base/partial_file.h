@@ -51,6 +51,9 @@ private:
     std::filesystem::path path_;  // empty once published
 };
 
+// Writes a small file, complete or not at all.
+void write_whole_file(const std::filesystem::path& path, std::string_view text);
+
 class PartialFolder {
 public:
     // Creates a hidden folder of the same kind beside the target, whose parent must exist. The

@@ -1,5 +1,6 @@
 // zoetrope bench quality: what a model's own settings cost in quality, time and memory.
 #include "base/error.h"
+#include "base/error_context.h"
 #include "base/partial_file.h"
 #include "base/sizes.h"
 #include "benchmark/quality.h"
@@ -12,7 +13,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <iterator>
 #include <utility>
 
@@ -214,12 +214,9 @@ std::string line_of(const nlohmann::ordered_json& row) {
 }
 
 void write_table(const std::filesystem::path& path, const QualityTable& table) {
-    PartialFile file(path);
-    std::ofstream out(file.path());
-    out << table.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
-    out.close();
-    ZT_CHECK(out.good(), io, "--json {}: the table cannot be written there", path.string());
-    file.publish();
+    const std::string text =
+        table.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+    with_context("--json", [&] { write_whole_file(path, text); });
 }
 
 }  // namespace

@@ -14,7 +14,6 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 
 namespace zoetrope {
 namespace {
@@ -183,15 +182,11 @@ void StateFolder::read_run() {
 
 void StateFolder::write_run() const {
     const nlohmann::json json = {{kValues, kFormat}, {"run", run_}, {"result", result_}};
-    remove_stale(path_ / kRun);
-    PartialFile file(path_ / kRun);
-    std::ofstream out(file.path(), std::ios::binary);
-    errno = 0;
-    out << json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
-    out.close();
-    ZT_CHECK(out.good(), io, "cannot write '{}': {}", file.target().string(), std::strerror(errno));
-    file.publish();
-    sync_folder_of(file.target());
+    const fs::path file = path_ / kRun;
+    remove_stale(file);
+    write_whole_file(file,
+                     json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
+    sync_folder_of(file);
 }
 
 void StateFolder::remove_state() {

@@ -1,17 +1,15 @@
 // Calibrations as JSON files in the cache folder.
 #include "base/error.h"
 #include "base/json.h"
+#include "base/partial_file.h"
 #include "plan/cost.h"
 
 #include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <iterator>
 #include <system_error>
-
-#include <unistd.h>
 
 namespace zoetrope::plan {
 namespace {
@@ -120,19 +118,14 @@ void store_calibration(const Calibration& calibration, const fs::path& folder) {
     for (const Sample& sample : calibration.samples) json["samples"].push_back(to_json(sample));
     std::error_code error;
     fs::create_directories(file.parent_path(), error);
-    const fs::path part = file.string() + fmt::format(".part-{}", ::getpid());
-    {
-        std::ofstream out(part);
-        out << json.dump(2) << '\n';
-        out.close();
-        if (out.good()) fs::rename(part, file, error);
-        if (out.good() && !error) return;
+    try {
+        write_whole_file(file, json.dump(2) + '\n');
+    } catch (const Error&) {
+        fail(ErrorKind::io,
+             "the calibration cannot be written to {}: make the folder writable or set "
+             "XDG_CACHE_HOME",
+             file.string());
     }
-    std::error_code ignored;
-    fs::remove(part, ignored);
-    fail(ErrorKind::io,
-         "the calibration cannot be written to {}: make the folder writable or set XDG_CACHE_HOME",
-         file.string());
 }
 
 std::optional<Calibration> load_calibration(const CalibrationKey& key, const fs::path& folder) {
