@@ -2,6 +2,8 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/log.h"
+#include "denoise/dit.h"
 #include "engine/known_models.h"
 #include "engine/model_search.h"
 #include "net/hub_cache.h"
@@ -348,6 +350,22 @@ FoundAdapters find_adapters(std::span<const AdapterChoice> choices,
     const Finder finder(registry, base, any_base);
     for (const AdapterChoice& choice : choices) finder.find(choice, found);
     return found;
+}
+
+AdapterBase adapter_base(const std::string& path, const DitConfig& config, bool two_experts) {
+    return {.path = path,
+            .dim = config.dim(),
+            .layers = config.num_layers,
+            .in_channels = config.in_channels,
+            .two_experts = two_experts};
+}
+
+std::vector<AdapterFile> find_adapter_files(std::span<const AdapterChoice> choices,
+                                            const fs::path& registry, const AdapterBase& base,
+                                            bool any_base) {
+    FoundAdapters found = find_adapters(choices, registry, base, any_base);
+    for (const std::string& sentence : found.sentences) log::info("{}", sentence);
+    return found.files;
 }
 
 }  // namespace zoetrope

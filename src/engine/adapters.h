@@ -37,6 +37,8 @@ struct AdapterChoice {
 AdapterChoice parse_adapter_choice(const std::string& text);
 
 // What decides whether an adapter is for a model.
+struct DitConfig;
+
 struct AdapterBase {
     std::string path;  // of the model: often has its name
     std::int64_t dim = 0;
@@ -63,5 +65,13 @@ struct FoundAdapters {
 FoundAdapters find_adapters(std::span<const AdapterChoice> choices,
                             const std::filesystem::path& registry, const AdapterBase& base,
                             bool any_base);
+
+// What adapters are matched against: the model at `path` with such transformers, one or two.
+AdapterBase adapter_base(const std::string& path, const DitConfig& config, bool two_experts);
+
+// The files alone; what the registry recommends is logged.
+std::vector<AdapterFile> find_adapter_files(std::span<const AdapterChoice> choices,
+                                            const std::filesystem::path& registry,
+                                            const AdapterBase& base, bool any_base);
 
 }  // namespace zoetrope

@@ -1,7 +1,6 @@
 #include "engine/convert.h"
 
 #include "base/choices.h"
-#include "base/log.h"
 #include "base/partial_file.h"
 #include "base/timer.h"
 #include "denoise/dit.h"
@@ -87,16 +86,10 @@ public:
 private:
     // The adapters for the transformers of such a config.
     void find_adapters(const std::string& model, const nlohmann::json& config, bool two_experts) {
-        const DitConfig dit = DitConfig::from_json(config);
-        auto found = zoetrope::find_adapters(options_.adapters, options_.lora_registry,
-                                             {.path = model,
-                                              .dim = dit.dim(),
-                                              .layers = dit.num_layers,
-                                              .in_channels = dit.in_channels,
-                                              .two_experts = two_experts},
-                                             options_.lora_allow_unmatched);
-        for (const std::string& sentence : found.sentences) log::info("{}", sentence);
-        adapters_ = std::move(found.files);
+        adapters_ =
+            find_adapter_files(options_.adapters, options_.lora_registry,
+                               adapter_base(model, DitConfig::from_json(config), two_experts),
+                               options_.lora_allow_unmatched);
     }
 
     OutputPart open_transformer(const std::string& name, const fs::path& path,

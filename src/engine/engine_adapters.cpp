@@ -1,5 +1,4 @@
 // Adapters in the engine's transformers.
-#include "base/log.h"
 #include "base/timer.h"
 #include "engine/parts.h"
 
@@ -9,15 +8,10 @@ namespace zoetrope {
 
 std::vector<AdapterFile> Engine::Parts::find_adapters(
     std::span<const AdapterChoice> choices) const {
-    const auto found = zoetrope::find_adapters(choices, options.lora_registry,
-                                               {.path = model.root.string(),
-                                                .dim = dit_config.dim(),
-                                                .layers = dit_config.num_layers,
-                                                .in_channels = dit_config.in_channels,
-                                                .two_experts = model.transformer_2.has_value()},
-                                               options.lora_allow_unmatched);
-    for (const std::string& sentence : found.sentences) log::info("{}", sentence);
-    return found.files;
+    return find_adapter_files(
+        choices, options.lora_registry,
+        adapter_base(model.root.string(), dit_config, model.transformer_2.has_value()),
+        options.lora_allow_unmatched);
 }
 
 void Engine::Parts::apply_adapters(bool low_noise) {
