@@ -4,6 +4,8 @@
 #include "preprocess/mediapipe.h"
 #include "preprocess/picture.h"
 
+#include <future>
+
 namespace zoetrope::preprocess {
 namespace {
 
@@ -21,19 +23,44 @@ constexpr float kSamePerson = 0.5F;          // overlap of two people's points
 constexpr float kPointCounts = 0.5F;         // score from which a point is part of a person's box
 constexpr float kLargestRegionShare = 4.0F;  // of the picture's longer side: no region is larger
 
+// The networks, each read and compiled by a thread of its own: a second and a half for one.
+struct Loading {
+    Loading(const std::filesystem::path& folder, int threads)
+        : people(begin<AnchorDetector>(threads, folder / "pose_detection.tflite",
+                                       std::span(kBodyStrides), kBodyKeyPoints)),
+          body(begin<BodyNetwork>(threads, folder / "pose_landmark_full.tflite")),
+          hand_regions(begin<HandRegionNetwork>(threads, folder / "hand_recrop.tflite")),
+          hands(begin<PointNetwork>(threads, folder / "hand_landmark_full.tflite", kHandPoints,
+                                    PointNetwork::Presence::probability)),
+          faces(begin<AnchorDetector>(threads, folder / "face_detection_short_range.tflite",
+                                      std::span(kFaceStrides), kFaceKeyPoints)),
+          face(begin<PointNetwork>(threads, folder / "face_landmark.tflite", kMediaPipeFacePoints,
+                                   PointNetwork::Presence::logit)) {}
+
+    template <typename Made, typename... Arguments>
+    static std::future<Made> begin(int threads, Arguments... arguments) {
+        return std::async(threads > 1 ? std::launch::async : std::launch::deferred,
+                          [=] { return Made(arguments..., threads); });
+    }
+
+    std::future<AnchorDetector> people;
+    std::future<BodyNetwork> body;
+    std::future<HandRegionNetwork> hand_regions;
+    std::future<PointNetwork> hands;
+    std::future<AnchorDetector> faces;
+    std::future<PointNetwork> face;
+};
+
 class MediaPipeEstimator : public PersonEstimator {
 public:
-    MediaPipeEstimator(const std::filesystem::path& folder, const EstimatorOptions& options)
-        : people_(folder / "pose_detection.tflite", kBodyStrides, kBodyKeyPoints, options.threads),
-          body_(folder / "pose_landmark_full.tflite", options.threads),
-          hand_regions_(folder / "hand_recrop.tflite", options.threads),
-          hands_(folder / "hand_landmark_full.tflite", kHandPoints,
-                 PointNetwork::Presence::probability, options.threads),
-          faces_(folder / "face_detection_short_range.tflite", kFaceStrides, kFaceKeyPoints,
-                 options.threads),
-          face_(folder / "face_landmark.tflite", kMediaPipeFacePoints,
-                PointNetwork::Presence::logit, options.threads),
-          masks_(options.masks) {}
+    MediaPipeEstimator(Loading loading, bool masks)
+        : people_(loading.people.get()),
+          body_(loading.body.get()),
+          hand_regions_(loading.hand_regions.get()),
+          hands_(loading.hands.get()),
+          faces_(loading.faces.get()),
+          face_(loading.face.get()),
+          masks_(masks) {}
 
     std::vector<Person> find(const Frame& picture) const override {
         std::vector<Person> people;
@@ -122,7 +149,7 @@ private:
 
 std::unique_ptr<PersonEstimator> make_mediapipe_estimator(const std::filesystem::path& folder,
                                                           const EstimatorOptions& options) {
-    return std::make_unique<MediaPipeEstimator>(folder, options);
+    return std::make_unique<MediaPipeEstimator>(Loading(folder, options.threads), options.masks);
 }
 
 std::vector<std::filesystem::path> mediapipe_files(const std::filesystem::path& folder) {

@@ -1,11 +1,11 @@
 // A neural network in an ONNX or TFLite file, run by OpenVINO on the CPU in fp32.
 //
-// A Network owns the compiled network and as many inference requests as threads were asked for,
-// each of which computes with one thread: so many inferences run at once, one per core. Any thread
-// may call request(); it waits until one is free. A Request belongs to one thread, is given back by
-// its destructor, and must not outlive its Network. Weights are never computed in bf16, OpenVINO's
-// default on some CPUs, which moves landmarks by pixels. Errors: not_found, io (no network that
-// OpenVINO reads, or shapes that are open), unsupported (built without OpenVINO).
+// A Network owns the compiled network and at most as many inference requests as threads were asked
+// for, each of which computes with one thread: so many inferences run at once, one per core. Any
+// thread may call request(); it waits until one is free. A Request belongs to one thread, is given
+// back by its destructor, and must not outlive its Network. Weights are never computed in bf16,
+// OpenVINO's default on some CPUs, which moves landmarks by pixels. Errors: not_found, io (no
+// network that OpenVINO reads, or shapes that are open), unsupported (built without OpenVINO).
 #pragma once
 
 #include <cstdint>

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <numeric>
+#include <sstream>
 #include <utility>
 
 namespace zoetrope::preprocess {
@@ -55,17 +56,34 @@ struct Network::Request::State {
     Compiled* owner = nullptr;
 };
 
+// A network of several streams runs in threads of its own, and each inference waits for a core
+// twice: to begin, and to be gone on behind. That costs small networks a quarter of two cores'
+// speed. One of one stream runs in the thread that asks; so small networks are there once for each
+// thread, copied when it first asks (a quarter of the time of compiling), and large ones have a
+// stream for each.
 struct Network::Compiled {
+    static constexpr std::uintmax_t kSmall = 64 << 20;  // bytes of a file
+
     std::filesystem::path file;
+    int threads = 1;
     ov::CompiledModel model;
+    std::string copy;  // of small networks that are there for several threads: the model's bytes
     std::vector<TensorInfo> inputs, outputs;
-    std::vector<std::unique_ptr<Request::State>> states;
-    std::mutex mutex;
+    std::mutex mutex;  // of everything below
     std::condition_variable returned;
+    int made = 0;  // or about to be
+    std::vector<std::unique_ptr<Request::State>> states;
     std::vector<Request::State*> free;
+
+    std::unique_ptr<Request::State> make_state(bool first);
 };
 
 namespace {
+
+ov::AnyMap settings(int threads) {
+    return {ov::hint::inference_precision(ov::element::f32), ov::inference_num_threads(threads),
+            ov::num_streams(threads), ov::hint::enable_cpu_pinning(false)};
+}
 
 // Networks are read whatever their element type; this asks for fp32 at both ends and fixes open
 // dimensions.
@@ -99,30 +117,41 @@ Network::Network(const std::filesystem::path& file, int threads, std::vector<std
     ZT_CHECK(std::filesystem::is_regular_file(file), not_found,
              "{}: there is no such network file (ONNX or TFLite)", file.string());
     compiled_->file = file;
+    compiled_->threads = threads;
     guarded(file, "read", [&] {
-        compiled_->model = core().compile_model(
-            read(file, sizes), "CPU", ov::hint::inference_precision(ov::element::f32),
-            ov::inference_num_threads(threads), ov::num_streams(threads),
-            ov::hint::enable_cpu_pinning(false));
-    });
-    guarded(file, "use", [&] {
-        for (const auto& port : compiled_->model.inputs())
+        auto model = read(file, sizes);
+        for (const auto& port : model->inputs())
             compiled_->inputs.push_back({name_of(port), sizes_of(port.get_shape())});
-        for (const auto& port : compiled_->model.outputs()) {
+        for (const auto& port : model->outputs()) {
             const ov::PartialShape shape = port.get_partial_shape();
             compiled_->outputs.push_back({name_of(port), shape.is_static()
                                                              ? sizes_of(shape.to_shape())
                                                              : std::vector<std::int64_t>{-1}});
         }
-        for (int i = 0; i < threads; ++i) {
-            auto state = std::make_unique<Request::State>();
-            state->request = compiled_->model.create_infer_request();
-            for (std::size_t k = 0; k < compiled_->inputs.size(); ++k)
-                state->inputs.push_back(state->request.get_input_tensor(k));
-            state->owner = compiled_.get();
-            compiled_->free.push_back(state.get());
-            compiled_->states.push_back(std::move(state));
+        const bool small = std::filesystem::file_size(file) <= Compiled::kSmall;
+        compiled_->model = core().compile_model(model, "CPU", settings(small ? 1 : threads));
+        if (small && threads > 1) {
+            std::ostringstream bytes;
+            compiled_->model.export_model(bytes);
+            compiled_->copy = std::move(bytes).str();
         }
+    });
+    request();  // what cannot be compiled is told now
+}
+
+std::unique_ptr<Network::Request::State> Network::Compiled::make_state(bool first) {
+    return guarded(file, "use", [this, first] {
+        auto state = std::make_unique<Request::State>();
+        if (copy.empty() || first) {
+            state->request = model.create_infer_request();
+        } else {
+            std::istringstream bytes(copy);
+            state->request = core().import_model(bytes, "CPU", settings(1)).create_infer_request();
+        }
+        for (std::size_t k = 0; k < inputs.size(); ++k)
+            state->inputs.push_back(state->request.get_input_tensor(k));
+        state->owner = this;
+        return state;
     });
 }
 
@@ -150,10 +179,27 @@ std::size_t Network::output_of_size(std::int64_t elements, const char* what) con
 }
 
 Network::Request Network::request() {
-    std::unique_lock lock(compiled_->mutex);
-    compiled_->returned.wait(lock, [this] { return !compiled_->free.empty(); });
-    Request::State* state = compiled_->free.back();
-    compiled_->free.pop_back();
+    Compiled& network = *compiled_;
+    std::unique_lock lock(network.mutex);
+    if (network.free.empty() && network.made < network.threads) {
+        const bool first = network.made++ == 0;
+        lock.unlock();
+        std::unique_ptr<Request::State> state;
+        try {
+            state = network.make_state(first);
+        } catch (...) {
+            lock.lock();
+            --network.made;
+            network.returned.notify_one();
+            throw;
+        }
+        lock.lock();
+        network.states.push_back(std::move(state));
+        return Request(network.states.back().get());
+    }
+    network.returned.wait(lock, [&network] { return !network.free.empty(); });
+    Request::State* state = network.free.back();
+    network.free.pop_back();
     return Request(state);
 }
 
