@@ -28,7 +28,7 @@ def make_inputs(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
 
 
 def length_flag(policy: str) -> str:
-    return "--segment-max-length" if policy == "exact" else "--segment-length"
+    return "--segment-length" if policy == "vanilla" else "--segment-max-length"
 
 
 def run(arguments: argparse.Namespace, folder: pathlib.Path, policy: str, length: int) -> dict:

@@ -7,6 +7,7 @@
 #include "errors.h"
 #include "golden.h"
 #include "media/writer.h"
+#include "scratch.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -20,6 +21,7 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <map>
 
 namespace zoetrope {
@@ -373,9 +375,8 @@ TEST(Continuation, IsImageToVideoFromTheLastFrame) {
         const Request wanted = request_of({name, 9, 5, 1, Task::i2v});
         const Result whole = run(engine, wanted);
         ASSERT_EQ(whole.carried.size(), 2u);
-        const fs::path folder = fs::path(testing::TempDir()) / "continuation";
-        fs::create_directories(folder);
-        VideoWriter writer(folder / "last.png", {});
+        const Scratch scratch;
+        VideoWriter writer(scratch / "last.png", {});
         writer.write(to_frames(whole.carried[0].tail).front());
         Request alone = wanted;
         alone.image = writer.finish().front();
@@ -500,10 +501,8 @@ TEST(Plan, RefusesWhatDoesNotGoTogether) {
 
 // 14 red frames, then 14 blue ones.
 TEST(Plan, ScenesOfTheBackgroundAreShots) {
-    const fs::path folder = fs::path(testing::TempDir()) / "scenes";
-    fs::remove_all(folder);
-    fs::create_directories(folder);
-    VideoWriter writer(folder / "scene.png", {});
+    const Scratch scratch;
+    VideoWriter writer(scratch / "scene.png", {});
     for (int i = 0; i < 28; ++i) {
         Frame frame(32, 32);
         for (std::size_t p = i < 14 ? 0u : 2u; p < frame.rgb.size(); p += 3) frame.rgb[p] = 200;
@@ -513,7 +512,7 @@ TEST(Plan, ScenesOfTheBackgroundAreShots) {
     Engine engine = open_engine("replace");
     Request request = request_of({"replace", 28, 17, 1, Task::replace});
     request.pose_video = request.face_video = request.background_video = request.mask_video =
-        folder;
+        scratch.path();
     EXPECT_TRUE(engine.resolve(request).cuts.empty());
     request.cut_policy = "carry";
     request.segment_policy = "exact";
@@ -532,9 +531,11 @@ TEST(Plan, ScenesOfTheBackgroundAreShots) {
 }
 
 TEST(Plan, LearnsWhatSegmentsCost) {
-    const fs::path folder = fs::path(testing::TempDir()) / "cost";
-    fs::remove_all(folder);
-    const EngineOptions options{.cost_folder = folder, .cost_least_seconds = 0};
+    const Scratch scratch;
+    const fs::path folder = scratch / "cost";
+    constexpr double kAnyWaiting = std::numeric_limits<double>::infinity();
+    const EngineOptions options{
+        .cost_folder = folder, .cost_least_seconds = 0, .cost_most_waiting = kAnyWaiting};
     const Request request = request_of({"unipc", 13, 5, 1, Task::t2v});
     {
         Engine engine = open_engine("unipc", options);
@@ -556,11 +557,15 @@ TEST(Plan, LearnsWhatSegmentsCost) {
     double predicted = 0;
     for (const double seconds : resolved.segment_seconds) predicted += seconds;
     EXPECT_NEAR(predicted, measured, 1e-6 * measured);
-    // Runs that are over in less than the limit teach nothing.
+    // Runs that are over in less than the limit teach nothing, nor do those that had to wait.
     fs::remove_all(folder);
-    Engine quick = open_engine("unipc", {.cost_folder = folder});
-    run(quick, request);
-    EXPECT_FALSE(fs::exists(folder));
+    for (const EngineOptions& stricter :
+         {EngineOptions{.cost_folder = folder, .cost_most_waiting = kAnyWaiting},
+          EngineOptions{.cost_folder = folder, .cost_least_seconds = 0, .cost_most_waiting = -1}}) {
+        Engine another = open_engine("unipc", stricter);
+        run(another, request);
+        EXPECT_FALSE(fs::exists(folder));
+    }
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Operators beside plain formulas in float64.
 #include "base/error.h"
+#include "base/timer.h"
 #include "ops/attention.h"
 #include "ops/device.h"
 #include "ops/linear.h"
@@ -23,6 +24,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <thread>
 
 namespace zoetrope::ops {
@@ -307,6 +309,19 @@ TEST(Device, ParsesAndRefuses) {
     EXPECT_THROW(parse_dtype("int3"), Error);
     EXPECT_GE(usable_cores(), 1);
     EXPECT_GT(process_memory().resident, 1 << 20);
+}
+
+TEST(Device, CountsTheTimeOnCores) {
+    const ProcessTime before = process_time();
+    if (before.running == 0) GTEST_SKIP() << "this kernel counts no time of threads";
+    const Timer timer;
+    const auto own = [] { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; };
+    const double begin = own();
+    while (own() - begin < 0.1) {
+    }
+    const ProcessTime now = process_time();
+    EXPECT_NEAR(now.running - before.running, 0.1, 0.02);
+    EXPECT_LE(now.waiting - before.waiting, timer.seconds() * threads());
 }
 
 TEST(Peak, IsBelowWhatAnyCoreReaches) {

@@ -155,20 +155,20 @@ int bench(Words words, std::stop_token stop) {
     const std::string_view what = words.empty() ? "" : words[0];
     if (what == "--help" || what == "-h") {
         fmt::print(
-            "usage: zoetrope bench model|kernels|quality [flags]\n\n"
+            "usage: zoetrope bench model|kernels|quality|cost [flags]\n\n"
             "zoetrope bench model --help and so on list the flags.\n");
         return 0;
     }
     ZT_CHECK(what != "serving", unsupported,
-             "zoetrope bench serving is not built yet; bench model, bench kernels and bench "
-             "quality run today");
+             "zoetrope bench serving is not built yet; bench model, bench kernels, bench quality "
+             "and bench cost run today");
     if (what == "model") return bench_model(words.subspan(1), stop);
     if (what == "kernels") return bench_kernels(words.subspan(1), stop);
     if (what == "quality") return bench_quality(words.subspan(1), stop);
+    if (what == "cost") return bench_cost(words.subspan(1), stop);
     fail(ErrorKind::bad_request,
-         "zoetrope bench is followed by what to measure: model, kernels or quality is accepted, "
-         "'{}' "
-         "was given",
+         "zoetrope bench is followed by what to measure: model, kernels, quality or cost is "
+         "accepted, '{}' was given",
          what);
 }
 

@@ -108,16 +108,6 @@ bool is_one_of(std::span<const std::string_view> names, std::string_view name) {
     return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-std::vector<Flag> quality_flags() {
-    std::vector<Flag> flags(std::begin(kOwnFlags), std::end(kOwnFlags));
-    for (const Flag& flag : generate_flags()) {
-        const bool empty_heading =
-            flag.kind == heading && (flag.help == "Output" || flag.help == "Runs that survive");
-        if (!empty_heading && !is_one_of(kNotTaken, flag.name)) flags.push_back(flag);
-    }
-    return flags;
-}
-
 std::vector<std::string> split(const std::string& text, char at) {
     std::vector<std::string> parts;
     for (std::size_t begin = 0; begin <= text.size();) {
@@ -186,12 +176,6 @@ std::vector<std::string> usual_variants(const ResolvedRequest& plain, const Engi
     return names;
 }
 
-std::string prompt_otherwise(const ResolvedRequest& request, const Engine& engine) {
-    if (is_driven(request.task)) return prompt_without_one(request, engine);
-    return engine.model().embedded ? "a red circle moving right on a beige background"
-                                   : "a cat walking on grass";
-}
-
 // One line of the table; "-" where there is nothing to say.
 std::string line_of(const nlohmann::ordered_json& row) {
     const std::string name = row["name"];
@@ -222,7 +206,7 @@ void write_table(const std::filesystem::path& path, const QualityTable& table) {
 }  // namespace
 
 int bench_quality(Words words, std::stop_token stop) {
-    const std::vector<Flag> flags = quality_flags();
+    const std::vector<Flag> flags = generate_flags_without(kNotTaken, kOwnFlags);
     const auto arguments = Arguments::parse(kCommand, flags, words);
     if (!arguments) return 0;
     const auto make = [&](const std::vector<std::string>& names) {

@@ -13,6 +13,9 @@
 namespace zoetrope::cli {
 
 std::span<const Flag> generate_flags();
+// `own`, and behind them those of generate that a command takes, without headings of nothing.
+std::vector<Flag> generate_flags_without(std::span<const std::string_view> not_taken,
+                                         std::span<const Flag> own);
 
 // zoetrope::pull with a bar on stderr.
 PullResult pull_with_progress(const PullOptions& options, std::stop_token stop);
@@ -25,6 +28,7 @@ int sheet(Words words);
 int pull(Words words, std::stop_token stop);
 int preprocess_clip(Words words, std::stop_token stop);
 int bench(Words words, std::stop_token stop);
+int bench_cost(Words words, std::stop_token stop);
 int bench_quality(Words words, std::stop_token stop);
 int verify(Words words, std::stop_token stop);
 

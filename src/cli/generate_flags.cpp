@@ -445,4 +445,16 @@ std::span<const Flag> generate_flags() {
     return all;
 }
 
+std::vector<Flag> generate_flags_without(std::span<const std::string_view> not_taken,
+                                         std::span<const Flag> own) {
+    std::vector<Flag> flags(own.begin(), own.end());
+    for (const Flag& flag : generate_flags()) {
+        if (std::find(not_taken.begin(), not_taken.end(), flag.name) != not_taken.end()) continue;
+        if (flag.kind == heading && flags.back().kind == heading) flags.pop_back();
+        flags.push_back(flag);
+    }
+    if (flags.back().kind == heading) flags.pop_back();
+    return flags;
+}
+
 }  // namespace zoetrope::cli

@@ -91,6 +91,26 @@ std::string prompt_without_one(const ResolvedRequest& request, const Engine& eng
     return engine.model().embedded ? "" : kAnimatePrompt;
 }
 
+std::string prompt_otherwise(const ResolvedRequest& request, const Engine& engine) {
+    if (is_driven(request.task)) return prompt_without_one(request, engine);
+    return engine.model().embedded ? "a red circle moving right on a beige background"
+                                   : "a cat walking on grass";
+}
+
+std::optional<std::vector<int>> whole_numbers_of(const Arguments& arguments,
+                                                 std::string_view flag) {
+    const auto numbers = numbers_of(arguments, flag);
+    if (!numbers) return std::nullopt;
+    std::vector<int> whole;
+    for (const double number : *numbers) {
+        ZT_CHECK(number == std::floor(number) && std::abs(number) < kMostFrames, bad_request,
+                 "{} is '{}': whole numbers separated by commas are wanted", flag,
+                 *arguments.text(flag));
+        whole.push_back(static_cast<int>(number));
+    }
+    return whole;
+}
+
 EngineOptions engine_options_of(const Arguments& arguments) {
     EngineOptions options;
     options.dtype = arguments.text("--dtype").value_or(options.dtype);

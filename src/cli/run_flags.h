@@ -20,5 +20,10 @@ void check_writable(std::string_view flag, const std::string& path);
 bool prompt_is_given(const Arguments& arguments);
 // The prompt of a run for which the user gave none. Errors: bad_request where it needs one.
 std::string prompt_without_one(const ResolvedRequest& request, const Engine& engine);
+// The same for runs that are only measured: never an error.
+std::string prompt_otherwise(const ResolvedRequest& request, const Engine& engine);
+
+// Numbers separated by commas; nothing where the flag was not given. Errors: bad_request.
+std::optional<std::vector<int>> whole_numbers_of(const Arguments& arguments, std::string_view flag);
 
 }  // namespace zoetrope::cli

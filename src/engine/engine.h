@@ -14,6 +14,7 @@
 #include "engine/report.h"
 #include "engine/request.h"
 #include "media/frame_sequence.h"
+#include "plan/cost.h"
 #include "plan/segments.h"
 
 #include <ATen/core/Tensor.h>
@@ -43,8 +44,12 @@ struct EngineOptions {
     bool lora_allow_unmatched = false;    // leave out what an adapter has too much
 
     std::filesystem::path cost_folder;  // of calibrations; empty: plan::cache_folder()
-    // Segments that are denoised in less time say little about the machine, and are not stored.
+    // Segments that are denoised in less time say little about the machine, and runs do not store
+    // them.
     double cost_least_seconds = 5;
+    // Nor are those of a run whose threads waited for cores longer than this part of the time that
+    // they ran: other programs' load was measured then. A quiet run waits for 2 %.
+    double cost_most_waiting = 0.1;
 
     bool operator==(const EngineOptions&) const = default;
 };
@@ -168,6 +173,10 @@ public:
     // The same, watched after every segment and step, or begun where an earlier run was saved.
     at::Tensor generate(const ResolvedRequest& request, const FrameCallback& sink,
                         const RunControl& control, Report& report, const SegmentHooks& hooks);
+
+    // Puts what segments cost here in the place of what is stored of it, for predictions. Errors:
+    // those of plan::fit and plan::store_calibration.
+    plan::CostModel store_cost(std::span<const plan::Sample> samples) const;
 
     struct Parts;  // parts.h, private to the engine's sources
 

@@ -125,8 +125,9 @@ struct Engine::Parts {
     Cost cost_model(std::vector<std::string>& warnings) const;
     plan::CalibrationKey calibration_key() const;
     std::filesystem::path cost_folder() const;
-    // Stores measured segments, unless what is stored predicts them well.
-    void learn_cost(std::span<const plan::Sample> measured) const;
+    // Stores a run's measured segments, unless what is stored predicts them well or the run was
+    // disturbed.
+    void learn_cost(const Report& report) const;
 
     MemoryPlan::StageMemory plan_visual(const ResolvedRequest& request);
 

@@ -79,7 +79,10 @@ std::array<StageSeconds, 4> stages_of(const Report::Pipeline& pipeline) {
 }
 
 nlohmann::json to_json(const Report::Pipeline& pipeline) {
-    nlohmann::json json = {{"seconds", pipeline.seconds}, {"waited_seconds", pipeline.waited}};
+    nlohmann::json json = {{"seconds", pipeline.seconds},
+                           {"waited_seconds", pipeline.waited},
+                           {"cpu_running_seconds", pipeline.cpu_running},
+                           {"cpu_waiting_seconds", pipeline.cpu_waiting}};
     for (const auto& [stage, busy] : stages_of(pipeline)) {
         json["stages"][stage] = {{"busy_seconds", busy}, {"idle_seconds", pipeline.seconds - busy}};
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/progress.h"
+#include "plan/cost.h"
 #include "preprocess/preprocess.h"
 
 #include <nlohmann/json_fwd.hpp>
@@ -89,6 +90,9 @@ struct Report {
         double seconds = 0;  // from the first segment's beginning to its last frame's writing
         double prepare = 0, denoise = 0, decode = 0, write = 0;
         double waited = 0;  // that the thread of the model stood still for the frames behind it
+        // Of the process's threads together: on cores, and waiting for one that others had. 0 where
+        // the kernel does not tell.
+        double cpu_running = 0, cpu_waiting = 0;
     };
     // Of a driving clip.
     struct Preprocessing {
@@ -113,12 +117,17 @@ struct Report {
     std::vector<Drift> drift;  // one per join
     Plan plan;
     Pipeline pipeline;
+    std::vector<plan::Sample> samples;  // of the segments that ran here from end to end
     std::optional<Preprocessing> preprocessing;
 
     void add_stage(Stage stage, double seconds);
 };
 
 nlohmann::json to_json(const Report& report);
+
+// Whether other programs took so much of the cores that the times say little: more than this part
+// of the time that the threads ran.
+bool is_disturbed(const Report::Pipeline& pipeline, double most_waiting);
 
 // Of the pipeline in one line.
 std::string pipeline_summary(const Report& report);

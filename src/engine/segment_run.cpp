@@ -4,6 +4,7 @@
 #include "engine/driving_clip.h"
 #include "engine/parts.h"
 #include "engine/segment_tail.h"
+#include "ops/device.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -11,6 +12,7 @@
 #include <ATen/ops/randn.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace zoetrope {
@@ -74,16 +76,21 @@ DenoisedSegment denoised_segment(const Engine::Parts& parts, const ResolvedReque
 
 // What the segments of this process took.
 struct Times {
+    const Timer whole;
+    const ops::ProcessTime before = ops::process_time();
     Report::Pipeline pipeline;
-    std::vector<plan::Sample> samples;  // of those that are decoded: for predictions
+    std::vector<plan::Sample> samples;  // of those that are decoded
 
     void add(double prepared, double denoised) {
         pipeline.prepare += prepared;
         pipeline.denoise += denoised;
     }
     // All that is behind the denoising is done.
-    void add(const SegmentTail& tail, double seconds) {
-        pipeline.seconds = seconds;
+    void add(const SegmentTail& tail) {
+        const ops::ProcessTime now = ops::process_time();
+        pipeline.seconds = whole.seconds();
+        pipeline.cpu_running = std::max(0.0, now.running - before.running);
+        pipeline.cpu_waiting = std::max(0.0, now.waiting - before.waiting);
         pipeline.write = tail.write_seconds();
         pipeline.waited = tail.waited();
         for (std::size_t i = 0; i < samples.size(); ++i) {
@@ -158,7 +165,6 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
     if (carried.generator.defined()) generator.set_state(carried.generator);
     const LoopState* begin = hooks.begin_loop ? &*hooks.begin_loop : nullptr;
     const plan::Workload workload = parts.workload_of(request);
-    const Timer whole;
     Times times;
     at::Tensor latents;
     if (request.decode_behind) parts.open_vae();  // before two threads do
@@ -204,13 +210,14 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
         tail.rescue();
         throw;
     }
-    times.add(tail, whole.seconds());
+    times.add(tail);
     report.pipeline = times.pipeline;
     report.drift = tail.joined().drift;
     if (hooks.begin_loop && !times.samples.empty())
         times.samples.erase(times.samples.begin());  // only a part of it ran here
+    report.samples = std::move(times.samples);
     // What runs beside the preprocessing of a clip is slower than the machine.
-    if (!request.clip || request.clip->is_kept()) parts.learn_cost(times.samples);
+    if (!request.clip || request.clip->is_kept()) parts.learn_cost(report);
     return source->result(latents);
 }
 

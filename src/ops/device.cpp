@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -126,6 +127,22 @@ ProcessMemory process_memory() {
     const std::string status = text.str();
     return {status_bytes(status, "VmHWM"), status_bytes(status, "VmRSS"),
             status_bytes(status, "RssAnon")};
+}
+
+ProcessTime process_time() {
+    namespace fs = std::filesystem;
+    constexpr double kSecond = 1e9;  // in the file's nanoseconds
+    ProcessTime time;
+    std::error_code gone;  // threads end while they are listed
+    for (fs::directory_iterator task("/proc/self/task", gone), end; !gone && task != end;
+         task.increment(gone)) {
+        std::ifstream file(task->path() / "schedstat");
+        double running = 0, waiting = 0;
+        if (!(file >> running >> waiting)) continue;
+        time.running += running / kSecond;
+        time.waiting += waiting / kSecond;
+    }
+    return time;
 }
 
 bool reset_peak_memory() {

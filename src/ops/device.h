@@ -44,6 +44,13 @@ struct ProcessMemory {
     std::int64_t resident_anonymous = 0;
 };
 ProcessMemory process_memory();
+// Seconds of this process's living threads together: on cores, and ready to run while none was
+// free, from /proc/self/task. Zeros where the kernel does not count them.
+struct ProcessTime {
+    double running = 0, waiting = 0;
+};
+ProcessTime process_time();
+
 // Sets the peak back to the current value where the kernel allows it; false where not.
 bool reset_peak_memory();
 
