@@ -4,6 +4,7 @@
 #include "base/progress.h"
 #include "base/sizes.h"
 #include "errors.h"
+#include "scratch.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -44,13 +45,15 @@ TEST(Sizes, FormatsForPeople) {
 TEST(MappedFile, MissingFileFolderAndEmptyFile) {
     EXPECT_EQ(error_of([] { MappedFile::open("/nowhere/at/all"); }).first, ErrorKind::not_found);
     EXPECT_EQ(error_of([] { MappedFile::open("/tmp"); }).first, ErrorKind::io);
-    const auto path = std::filesystem::path(testing::TempDir()) / "empty";
+    const Scratch scratch;
+    const auto path = scratch / "empty";
     std::ofstream(path).close();
     EXPECT_EQ(MappedFile::open(path)->bytes().size(), 0u);
 }
 
 TEST(Json, BrokenFileIsNamed) {
-    const auto path = std::filesystem::path(testing::TempDir()) / "broken.json";
+    const Scratch scratch;
+    const auto path = scratch / "broken.json";
     std::ofstream(path) << "{\"a\": ";
     const auto [kind, message] = error_of([&] { read_json(path); });
     EXPECT_EQ(kind, ErrorKind::io);

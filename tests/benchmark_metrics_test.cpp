@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "errors.h"
 #include "golden.h"
+#include "scratch.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -13,8 +14,6 @@
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -72,15 +71,11 @@ std::vector<NamedTensor> lpips_parameters() {
     return parameters;
 }
 
-std::filesystem::path temporary(const std::string& name) {
-    return std::filesystem::path(testing::TempDir()) / (std::to_string(getpid()) + name);
-}
-
 TEST(Metrics, EqualThoseOfOtherPrograms) {
-    const std::filesystem::path file = temporary("alex.safetensors");
+    const Scratch scratch;
+    const std::filesystem::path file = scratch / "alex.safetensors";
     write_safetensors(file, lpips_parameters());
     const Lpips lpips(file);
-    std::filesystem::remove(file);
     int measured = 0;
     for (const auto& row : read_json(golden_folder() / "metrics.json")) {
         SCOPED_TRACE(row.dump());
@@ -121,7 +116,8 @@ TEST(Metrics, SizesAreChecked) {
 }
 
 TEST(Metrics, OtherFilesOfParametersAreRefused) {
-    const std::filesystem::path file = temporary("other.safetensors");
+    const Scratch scratch;
+    const std::filesystem::path file = scratch / "other.safetensors";
     std::vector<NamedTensor> parameters = lpips_parameters();
     parameters[2].tensor = at::zeros({192, 64, 3, 3});
     write_safetensors(file, parameters);

@@ -6,6 +6,7 @@
 #include "errors.h"
 #include "golden.h"
 #include "golden_request.h"
+#include "scratch.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/randn.h>
@@ -117,9 +118,9 @@ TEST(EngineAdapters, ReportAndMetadataTellOfThem) {
 }
 
 // An adapter for `two_experts`, whose transformers have dim 16.
-fs::path write_adapter() {
+fs::path write_adapter(const Scratch& folder) {
     at::manual_seed(11);
-    const fs::path file = fs::path(testing::TempDir()) / "experts.safetensors";
+    const fs::path file = folder / "experts.safetensors";
     std::vector<NamedTensor> tensors;
     for (const char* block : {"blocks.0.", "blocks.1."}) {
         const std::string module = std::string("diffusion_model.") + block + "self_attn.v";
@@ -131,7 +132,8 @@ fs::path write_adapter() {
 }
 
 TEST(EngineAdapters, EachExpertHasItsOwn) {
-    const fs::path file = write_adapter();
+    const Scratch scratch;
+    const fs::path file = write_adapter(scratch);
     const auto run = [](std::vector<AdapterChoice> adapters) {
         Engine engine = open_engine("two_experts", {.adapters = std::move(adapters)});
         return latents_of(engine, "two_experts");
@@ -163,7 +165,8 @@ TEST(EngineAdapters, WrongOnesAreRefusedBeforeAnyWork) {
         EXPECT_TRUE(kind == ErrorKind::bad_request || kind == ErrorKind::not_found) << message;
         return message;
     };
-    EXPECT_THAT(message_of({.adapters = {choice(write_adapter())}}),
+    const Scratch scratch;
+    EXPECT_THAT(message_of({.adapters = {choice(write_adapter(scratch))}}),
                 AllOf(HasSubstr("dim 16"), HasSubstr("the model has 24")));
     EXPECT_THAT(message_of({.lora_mode = "fused"}),
                 AllOf(HasSubstr("--lora-mode"), HasSubstr("merged")));
@@ -187,7 +190,8 @@ TEST(AdapterChoices, PathStrengthAndExpertArePartedAtColons) {
     EXPECT_EQ(parsed("org/name:+2:both"), "org/name|2|both");
     EXPECT_EQ(parsed("a:b/style.safetensors:0.5"), "a:b/style.safetensors|0.5|-");
     EXPECT_EQ(parsed("style:0.5:hgih"), "style:0.5:hgih|-|-");
-    const fs::path file = fs::path(testing::TempDir()) / "odd:1";
+    const Scratch scratch;
+    const fs::path file = scratch / "odd:1";
     std::ofstream(file) << "x";
     EXPECT_EQ(parsed(file.string()), file.string() + "|-|-");
     EXPECT_EQ(parsed(file.string() + ":2"), file.string() + "|2|-");
@@ -201,8 +205,6 @@ TEST(AdapterChoices, PathStrengthAndExpertArePartedAtColons) {
 class Registry : public testing::Test {
 protected:
     void SetUp() override {
-        root_ = fs::path(testing::TempDir()) / "lora-registry";
-        fs::remove_all(root_);
         fs::create_directories(root_ / "local");
         std::ofstream(root_ / "local" / "a.safetensors") << "x";
         const fs::path repository = root_ / "hub" / "models--org--pair";
@@ -230,7 +232,9 @@ protected:
 
     const AdapterBase small_{"models/mine", 1536, 30, 16, false};
     const AdapterBase experts_{"models/mine", 5120, 40, 16, true};
-    fs::path root_, registry_;
+    const Scratch scratch_;
+    const fs::path root_ = scratch_.path();
+    fs::path registry_;
 };
 
 TEST_F(Registry, NamesStandForFilesWithTheirStrengths) {

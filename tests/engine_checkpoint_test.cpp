@@ -7,6 +7,7 @@
 #include "engine/fingerprint.h"
 #include "errors.h"
 #include "golden.h"
+#include "scratch.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -30,14 +31,6 @@ using testing::HasSubstr;
 
 class State : public testing::Test {
 protected:
-    State() {
-        const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-        folder_ = fs::path(testing::TempDir()) /
-                  (std::string("zoetrope-state-") + info->name() + "-" + std::to_string(getpid()));
-        fs::remove_all(folder_);
-    }
-    ~State() override { fs::remove_all(folder_); }
-
     std::string message_of_opening() {
         return error_of([&] { StateFolder state(folder_); }).second;
     }
@@ -49,7 +42,8 @@ protected:
         return names;
     }
 
-    fs::path folder_;
+    Scratch scratch_;
+    fs::path folder_ = scratch_ / "state";
 };
 
 const nlohmann::json kScheduler = {{"_class_name", "UniPCMultistepScheduler"},
@@ -301,8 +295,8 @@ TEST(Differences, NameTheLeavesThatDiffer) {
 }
 
 TEST(Fingerprint, IsTheSameForTheSameAndAnotherForAnother) {
-    const fs::path model = fs::path(testing::TempDir()) / fmt::format("model-{}", getpid());
-    fs::remove_all(model);
+    const Scratch scratch;
+    const fs::path model = scratch / "model";
     fs::copy(golden_folder() / "pipeline" / "unipc", model, fs::copy_options::recursive);
     const auto of = [&](int seed, const char* output) {
         Engine engine(ModelFolder::open({.model = model.string()}), {.dtype = "fp32"});
@@ -327,7 +321,6 @@ TEST(Fingerprint, IsTheSameForTheSameAndAnotherForAnother) {
     const auto changed = differences(first, of(1, "a.mp4"));
     ASSERT_EQ(changed.size(), 1u);
     EXPECT_THAT(changed[0], HasSubstr("model.transformer.diffusion_pytorch_model.safetensors"));
-    fs::remove_all(model);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "errors.h"
 #include "golden.h"
 #include "golden_request.h"
+#include "scratch.h"
 #include "weights/layouts.h"
 
 #include <ATen/TensorOperators.h>
@@ -74,12 +75,6 @@ constexpr std::pair<const char*, ComponentKind> kComponents[] = {
 
 class Convert : public testing::Test {
 protected:
-    void SetUp() override {
-        fs::remove_all(root_);
-        fs::create_directories(root_);
-    }
-    void TearDown() override { fs::remove_all(folder_); }
-
     // Converts into root_ / output.
     ConvertResult run(ConvertOptions options, const std::string& output) const {
         options.output = root_ / output;
@@ -97,10 +92,8 @@ protected:
                 .tokenizer = parts / "tokenizer"};
     }
 
-    // Of this process: the test may run twice on one machine.
-    const fs::path folder_ =
-        fs::path(testing::TempDir()) / ("zoetrope_convert_" + std::to_string(::getpid()));
-    const fs::path root_ = folder_ / testing::UnitTest::GetInstance()->current_test_info()->name();
+    const Scratch scratch_;
+    const fs::path root_ = scratch_.path();
 };
 
 TEST_F(Convert, FoldersHoldTheSameNumbersInEveryPrecision) {

@@ -3,6 +3,7 @@
 #include "engine/engine.h"
 #include "engine/inspect.h"
 #include "golden.h"
+#include "scratch.h"
 #include "weights/expand_bytes.h"
 
 #include <ATen/TensorOperators.h>
@@ -48,9 +49,7 @@ fs::path copy_in_fp8(const fs::path& folder, bool expanded) {
 }
 
 TEST(EngineFormats, Fp8WeightsComputeAsTheirExpandedCopy) {
-    const fs::path folder =
-        fs::path(testing::TempDir()) / ("zt_engine_formats_" + std::to_string(::getpid()));
-    fs::create_directories(folder);
+    const Scratch folder;
     const auto settings = read_json(golden_folder() / "pipeline/unipc/request.json");
     Request request;
     request.prompt = settings["prompt"];
@@ -74,7 +73,6 @@ TEST(EngineFormats, Fp8WeightsComputeAsTheirExpandedCopy) {
     EXPECT_GT(told["dtypes"]["scaled Float8_e4m3fn"].get<std::int64_t>(), 0);
     EXPECT_LT(told["bytes"].get<std::int64_t>(),
               inspect(folder / "expanded/transformer")["bytes"].get<std::int64_t>());
-    fs::remove_all(folder);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "errors.h"
 #include "golden.h"
 #include "golden_request.h"
+#include "scratch.h"
 #include "weights/layouts.h"
 
 #include <ATen/ops/empty.h>
@@ -31,11 +32,7 @@ fs::path pipeline(const std::string& name) { return golden_folder() / "pipeline"
 // Tiny pipelines of the goldens, written again in other layouts below a folder of the test.
 class OtherLayouts : public testing::Test {
 protected:
-    void SetUp() override {
-        fs::remove_all(root_);
-        fs::create_directories(models_);
-    }
-    void TearDown() override { fs::remove_all(root_); }
+    void SetUp() override { fs::create_directories(models_); }
 
     // A component of a golden pipeline, under the names of another layout.
     static void convert(const fs::path& from, ComponentKind kind, const fs::path& file,
@@ -116,9 +113,8 @@ protected:
     }
 
     // Deep, so that nothing around it is found.
-    fs::path root_ = fs::path(testing::TempDir()) / "zoetrope_model_folder" /
-                     testing::UnitTest::GetInstance()->current_test_info()->name();
-    fs::path models_ = root_ / "a" / "b" / "models";
+    const Scratch scratch_;
+    const fs::path models_ = scratch_ / "a" / "b" / "models";
 };
 
 TEST_F(OtherLayouts, OriginalFolderGivesDiffusersLatents) {
@@ -356,7 +352,7 @@ TEST_F(OtherLayouts, InspectSaysWhatFilesAre) {
     const auto vae = inspect(models_ / "Wan2.1_VAE.safetensors");
     EXPECT_EQ(vae["components"][0]["variant"], "Wan2.1 VAE");
 
-    const fs::path broken = root_ / "a" / "vae.safetensors";
+    const fs::path broken = scratch_ / "a" / "vae.safetensors";
     const auto source = open_component(models_ / "Wan2.1_VAE.safetensors");
     std::vector<NamedTensor> tensors = {{"extra.weight", at::empty({1})}};
     for (std::size_t i = 0; i < source->tensors().size(); ++i) {

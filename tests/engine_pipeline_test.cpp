@@ -9,6 +9,7 @@
 #include "errors.h"
 #include "golden.h"
 #include "golden_request.h"
+#include "scratch.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -17,8 +18,6 @@
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -434,13 +433,6 @@ TEST(Pipeline, StopsWhenAsked) {
 
 class Kept : public testing::Test {
 protected:
-    Kept() {
-        folder_ = fs::path(testing::TempDir()) / fmt::format("zoetrope-pipeline-{}", getpid());
-        fs::remove_all(folder_);
-        fs::create_directories(folder_);
-    }
-    ~Kept() override { fs::remove_all(folder_); }
-
     std::string bytes_of(const char* name) const {
         std::ifstream in(folder_ / name, std::ios::binary);
         return {std::istreambuf_iterator<char>(in), {}};
@@ -485,7 +477,8 @@ protected:
         }
     }
 
-    fs::path folder_;
+    const Scratch scratch_;
+    const fs::path folder_ = scratch_.path();
 };
 
 TEST_F(Kept, RunsThatEndAnywhereGoOnWithTheSameBytes) {

@@ -10,6 +10,7 @@
 #include "errors.h"
 #include "golden.h"
 #include "golden_request.h"
+#include "scratch.h"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/randn.h>
@@ -122,7 +123,8 @@ TEST(Engine, LatentsFileReplacesTheSeed) {
     Engine engine = open_engine("unipc");
     Request wanted = request_of("unipc");
     const at::Tensor noise = engine.draw_noise(engine.resolve(wanted));
-    const fs::path file = fs::path(testing::TempDir()) / "noise.safetensors";
+    const Scratch scratch;
+    const fs::path file = scratch / "noise.safetensors";
     const NamedTensor saved{"latents", noise};
     write_safetensors(file, std::span(&saved, 1));
     Request from_file = wanted;
@@ -228,8 +230,8 @@ TEST(ModelFolder, SaysWhatIsMissing) {
               ErrorKind::not_found);
     EXPECT_THAT(error_of([] { ModelFolder::open({.model = "Wan-AI/Not-Here"}); }).second,
                 HasSubstr("Hugging Face cache"));
-    const fs::path folder = fs::path(testing::TempDir()) / "half-a-model";
-    fs::remove_all(folder);
+    const Scratch scratch;
+    const fs::path folder = scratch / "half-a-model";
     fs::copy(pipeline("unipc"), folder, fs::copy_options::recursive);
     fs::remove_all(folder / "vae");
     EXPECT_THAT(error_of([&] { ModelFolder::open({.model = folder.string()}); }).second,
@@ -240,8 +242,8 @@ TEST(ModelFolder, SaysWhatIsMissing) {
 }
 
 TEST(ModelFolder, WeightsThatDoNotFitTheirConfigAreNamed) {
-    const fs::path folder = fs::path(testing::TempDir()) / "wrong-config";
-    fs::remove_all(folder);
+    const Scratch scratch;
+    const fs::path folder = scratch / "wrong-config";
     fs::copy(pipeline("unipc"), folder, fs::copy_options::recursive);
     auto config = read_json(folder / "transformer" / "config.json");
     config["num_layers"] = 3;
@@ -255,8 +257,8 @@ TEST(ModelFolder, WeightsThatDoNotFitTheirConfigAreNamed) {
 }
 
 TEST(ModelFolder, FindsARepositoryInTheHubCacheThroughItsLinks) {
-    const fs::path cache = fs::path(testing::TempDir()) / "hub";
-    fs::remove_all(cache);
+    const Scratch scratch;
+    const fs::path& cache = scratch.path();
     const fs::path repository = cache / "models--zoetrope--tiny";
     fs::create_directories(repository / "refs");
     fs::create_directories(repository / "blobs");
@@ -293,7 +295,8 @@ TEST(Output, NamesAndRefusals) {
     const auto path_of = [&](OutputOptions options) {
         return Output(options, engine.resolve(wanted), engine).paths();
     };
-    const fs::path folder = testing::TempDir();
+    const Scratch scratch;
+    const fs::path& folder = scratch.path();
     EXPECT_THAT(path_of({folder, ""}), ElementsAre(folder / "a_red_circle_moving-0.mp4"));
     EXPECT_THAT(path_of({folder / "x.webm", ""}), ElementsAre(folder / "x.webm"));
     EXPECT_THAT(path_of({folder, "A curious raccoon.mp4"}),

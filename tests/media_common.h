@@ -5,11 +5,10 @@
 #include "base/frames.h"
 #include "errors.h"
 #include "media/writer.h"
+#include "scratch.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -26,17 +25,8 @@ namespace zoetrope::media_test {
 
 namespace fs = std::filesystem;
 
-// A folder of its own for every test, gone afterwards.
 class Media : public testing::Test {
 protected:
-    Media() {
-        const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-        folder_ = fs::path(testing::TempDir()) /
-                  (std::string("zoetrope-media-") + info->name() + "-" + std::to_string(getpid()));
-        fs::create_directories(folder_);
-    }
-    ~Media() override { fs::remove_all(folder_); }
-
     std::vector<std::string> files() const {
         std::vector<std::string> names;
         for (const auto& entry : fs::recursive_directory_iterator(folder_)) {
@@ -46,7 +36,8 @@ protected:
         return names;
     }
 
-    fs::path folder_;
+    const Scratch scratch_;
+    const fs::path folder_ = scratch_.path();
 };
 
 inline Frame flat(int width, int height, std::array<std::uint8_t, 3> color) {

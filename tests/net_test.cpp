@@ -2,6 +2,7 @@
 #include "net/content_hash.h"
 #include "net/http.h"
 #include "net/hub_cache.h"
+#include "scratch.h"
 
 #include <gtest/gtest.h>
 
@@ -67,8 +68,8 @@ TEST_F(Environment, TheCacheLiesWhereHuggingfaceHubPutsIt) {
 }
 
 TEST_F(Environment, SnapshotsAreFoundByRefAndCommit) {
-    const fs::path cache = fs::path(testing::TempDir()) / "hub_cache_test";
-    fs::remove_all(cache);
+    const Scratch scratch;
+    const fs::path& cache = scratch.path();
     ::setenv("HF_HUB_CACHE", cache.c_str(), 1);
     EXPECT_EQ(find_snapshot("org/name"), "");
     const fs::path repository = cache / "models--org--name";

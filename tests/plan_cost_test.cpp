@@ -4,6 +4,7 @@
 #include "errors.h"
 #include "plan/devices.h"
 #include "plan/segments.h"
+#include "scratch.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -262,11 +263,8 @@ TEST(Cost, Preprocessing) {
 
 class StoredCalibration : public testing::Test {
 protected:
-    StoredCalibration()
-        : folder_(std::filesystem::path(testing::TempDir()) /
-                  fmt::format("zoetrope-plan-{}", std::random_device()())) {}
-    ~StoredCalibration() override { std::filesystem::remove_all(folder_); }
-    std::filesystem::path folder_;
+    const Scratch scratch_;
+    const std::filesystem::path folder_ = scratch_ / "cost";
 };
 
 TEST_F(StoredCalibration, ComesBack) {

@@ -7,11 +7,10 @@
 #include "preprocess/network.h"
 #include "preprocess/picture.h"
 #include "preprocess/preprocess.h"
+#include "scratch.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <unistd.h>
 
 #include <array>
 #include <fstream>
@@ -30,13 +29,6 @@ protected:
     void SetUp() override {
         if (openvino_version().empty()) GTEST_SKIP() << "built without OpenVINO";
         if (!fs::exists(kPoseModels)) GTEST_SKIP() << "without MediaPipe's networks";
-        const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-        folder_ = fs::path(testing::TempDir()) / (std::string("zoetrope-preprocess-") +
-                                                  info->name() + "-" + std::to_string(getpid()));
-        fs::create_directories(folder_);
-    }
-    void TearDown() override {
-        if (!folder_.empty()) fs::remove_all(folder_);
     }
 
     // A clip that moves the picture about; frames in `empty` are grey.
@@ -65,7 +57,8 @@ protected:
         return options;
     }
 
-    fs::path folder_;
+    const Scratch scratch_;
+    const fs::path folder_ = scratch_.path();
 };
 
 Frame dancer() { return read_picture(kGolden / "dance.png"); }

@@ -13,11 +13,10 @@
 #include "preprocess/pose_drawing.h"
 #include "preprocess/retarget.h"
 #include "preprocess/vitpose.h"
+#include "scratch.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <unistd.h>
 
 #include <atomic>
 #include <fstream>
@@ -519,8 +518,7 @@ TEST(Cache, KeepsFilesUnderTheirContent) {
     EXPECT_NE(a.hex(), c.hex());
     EXPECT_EQ(a.hex().size(), 32U);
 
-    const fs::path folder =
-        fs::path(testing::TempDir()) / ("zoetrope-preprocess-cache-" + std::to_string(getpid()));
+    const Scratch folder;
     fs::create_directories(folder / "made");
     std::ofstream(folder / "made" / "x.txt") << "hello";
     EXPECT_FALSE(take_from_cache(folder / "cache", a.hex(), folder / "out"));
@@ -528,7 +526,6 @@ TEST(Cache, KeepsFilesUnderTheirContent) {
     EXPECT_TRUE(take_from_cache(folder / "cache", a.hex(), folder / "out"));
     EXPECT_TRUE(fs::exists(folder / "out" / "x.txt"));
     EXPECT_FALSE(take_from_cache(folder / "cache", c.hex(), folder / "out"));
-    fs::remove_all(folder);
 }
 
 }  // namespace

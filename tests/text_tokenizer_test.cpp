@@ -1,5 +1,6 @@
 #include "base/error.h"
 #include "base/json.h"
+#include "scratch.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_file.h"
 
@@ -27,18 +28,8 @@ std::string read_file(const fs::path& path) {
     return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// A folder of its own for each test, removed afterwards.
 class Tokenizers : public testing::Test {
 protected:
-    void SetUp() override {
-        folder_ = fs::temp_directory_path() /
-                  fmt::format("zt_tokenizer_{}",
-                              testing::UnitTest::GetInstance()->current_test_info()->name());
-        fs::remove_all(folder_);
-        fs::create_directories(folder_);
-    }
-    void TearDown() override { fs::remove_all(folder_); }
-
     fs::path write(const std::string& name, const std::string& content) const {
         std::ofstream(folder_ / name, std::ios::binary) << content;
         return folder_ / name;
@@ -60,7 +51,8 @@ protected:
         return write("tokenizer.json", content.dump());
     }
 
-    fs::path folder_;
+    const Scratch scratch_;
+    const fs::path folder_ = scratch_.path();
 };
 
 // Every string of the golden file through one tokenizer.

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "errors.h"
+#include "scratch.h"
 #include "weights/safetensors_writer.h"
 #include "weights/source.h"
 
@@ -31,18 +32,8 @@ using testing::HasSubstr;
 
 const fs::path kGolden = fs::path(ZT_SOURCE_DIR) / "tests/golden/weights";
 
-// A folder of its own for each test, removed at its end.
 class WeightFiles : public testing::Test {
 protected:
-    void SetUp() override {
-        folder_ =
-            fs::path(testing::TempDir()) /
-            (std::string("zt_") + testing::UnitTest::GetInstance()->current_test_info()->name() +
-             "_" + std::to_string(::getpid()));
-        fs::create_directories(folder_);
-    }
-    void TearDown() override { fs::remove_all(folder_); }
-
     fs::path write(const std::string& name, const std::string& content) const {
         std::ofstream(folder_ / name, std::ios::binary) << content;
         return folder_ / name;
@@ -69,7 +60,8 @@ protected:
         write_safetensors(folder_ / file, tensors);
     }
 
-    fs::path folder_;
+    const Scratch scratch_;
+    const fs::path folder_ = scratch_.path();
 };
 
 std::map<std::string, at::Tensor> read_all(const TensorSource& source) {

@@ -1,5 +1,6 @@
 // Weight files by content, 8-bit weights with their scales, and what stays in memory of them.
 #include "errors.h"
+#include "scratch.h"
 #include "weights/expand_bytes.h"
 #include "weights/params.h"
 #include "weights/source.h"
@@ -29,18 +30,8 @@ using testing::HasSubstr;
 
 const fs::path kGolden = fs::path(ZT_SOURCE_DIR) / "tests/golden";
 
-// A folder of its own for each test, removed at its end.
 class WeightFormats : public testing::Test {
 protected:
-    void SetUp() override {
-        folder_ =
-            fs::path(testing::TempDir()) /
-            fmt::format("zt_{}_{}", testing::UnitTest::GetInstance()->current_test_info()->name(),
-                        ::getpid());
-        fs::create_directories(folder_);
-    }
-    void TearDown() override { fs::remove_all(folder_); }
-
     fs::path write(const std::string& name, const std::string& content) const {
         std::ofstream(folder_ / name, std::ios::binary) << content;
         return folder_ / name;
@@ -50,7 +41,8 @@ protected:
         return folder_ / name;
     }
 
-    fs::path folder_;
+    const Scratch scratch_;
+    const fs::path folder_ = scratch_.path();
 };
 
 at::Tensor all_bytes(at::ScalarType dtype) { return at::arange(256, at::kByte).view(dtype); }

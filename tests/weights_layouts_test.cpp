@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "errors.h"
 #include "golden.h"
+#include "scratch.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -298,13 +299,8 @@ TEST(CanonicalSource, CutsFusedRowsAndDropsOnes) {
     EXPECT_EQ(read(*animate, "motion_encoder.res_blocks.3.conv1.act_fn.bias").dim(), 1);
 }
 
-// A folder that is removed with the test.
 class LayoutFiles : public testing::Test {
 protected:
-    void SetUp() override {
-        fs::remove_all(folder_);
-        fs::create_directories(folder_);
-    }
     void write(const std::string& file, const json& shapes) const {
         std::vector<NamedTensor> tensors;
         for (const auto& [name, shape] : shapes.items())
@@ -315,8 +311,8 @@ protected:
         return open_canonical(kind, folder_)->tensors().size();
     }
 
-    fs::path folder_ = fs::path(testing::TempDir()) / "zoetrope_layouts" /
-                       testing::UnitTest::GetInstance()->current_test_info()->name();
+    const Scratch scratch_;
+    const fs::path folder_ = scratch_.path();
 };
 
 TEST_F(LayoutFiles, OriginalFoldersHoldComponentsSideBySide) {

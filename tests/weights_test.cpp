@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "errors.h"
+#include "scratch.h"
 #include "weights/params.h"
 #include "weights/source.h"
 
@@ -31,10 +32,6 @@ using testing::HasSubstr;
 class WeightsTest : public testing::Test {
 protected:
     void SetUp() override {
-        file_ =
-            fs::path(testing::TempDir()) /
-            fmt::format("zt_{}_{}.safetensors",
-                        testing::UnitTest::GetInstance()->current_test_info()->name(), ::getpid());
         const auto values = [](std::vector<std::int64_t> shape, at::ScalarType dtype) {
             std::int64_t count = 1;
             for (const auto size : shape) count *= size;
@@ -47,7 +44,6 @@ protected:
         };
         write_safetensors(file_, tensors);
     }
-    void TearDown() override { fs::remove(file_); }
 
     struct Params {
         Param matrix, bias, norm, conv, table;
@@ -61,7 +57,8 @@ protected:
 
     Weights open() const { return Weights::open("transformer", file_); }
 
-    fs::path file_;
+    const Scratch scratch_;
+    const fs::path file_ = scratch_ / "weights.safetensors";
 };
 
 TEST_F(WeightsTest, DeclaredParametersFitTheFile) {
