@@ -1,6 +1,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/mapped_file.h"
+#include "base/partial_file.h"
 #include "base/progress.h"
 #include "base/sizes.h"
 #include "errors.h"
@@ -9,7 +10,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
 #include <fstream>
+#include <iterator>
 
 namespace zoetrope {
 namespace {
@@ -68,6 +75,34 @@ TEST(Json, PythonsInfinityAndNanAreRead) {
     EXPECT_TRUE(json["b"][1].is_null());
     EXPECT_EQ(json["c"].get<std::string>(), "NaN \"Infinity\" \\");
     EXPECT_EQ(json["d"], 1);
+}
+
+TEST(WholeFile, IsThereOrNot) {
+    const Scratch scratch;
+    const auto path = scratch / "a.json";
+    write_whole_file(path, "1");
+    write_whole_file(path, "2");
+    EXPECT_EQ(read_json(path), 2);
+    EXPECT_EQ(error_of([&] { write_whole_file(scratch.path(), "3"); }).first, ErrorKind::io);
+    const auto entries = std::filesystem::directory_iterator(scratch.path());
+    EXPECT_EQ(std::distance(begin(entries), end(entries)), 1);
+}
+
+TEST(WholeFile, GoesThroughPipes) {
+    const Scratch scratch;
+    const auto pipe = scratch / "pipe";
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+    ASSERT_GE(reader, 0);
+    write_whole_file(pipe, "text");
+    std::array<char, 8> read{};
+    EXPECT_EQ(::read(reader, read.data(), read.size()), 4);
+    EXPECT_STREQ(read.data(), "text");
+    ::close(reader);
+    EXPECT_TRUE(std::filesystem::is_fifo(pipe));
+    const auto [kind, message] = error_of([&] { const PartialFile file(pipe); });
+    EXPECT_EQ(kind, ErrorKind::io);
+    EXPECT_THAT(message, HasSubstr("a device or a pipe"));
 }
 
 TEST(RunControl, StopBecomesCancelled) {

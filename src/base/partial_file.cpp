@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <utility>
 
 namespace zoetrope {
@@ -63,6 +64,13 @@ fs::path make_hidden(const fs::path& target, const Make& make) {
 void rename_to(const fs::path& from, const fs::path& to) {
     ZT_CHECK(::rename(from.c_str(), to.c_str()) == 0, io, "cannot write '{}': {}", to.string(),
              std::strerror(errno));
+}
+
+// /dev/stdout, a named pipe: what a rename would take away.
+bool is_device(const fs::path& path) {
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    return fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status);
 }
 
 bool all_digits(std::string_view text) {
@@ -156,6 +164,8 @@ void PartialFile::rename_target(fs::path target) {
     std::error_code error;
     ZT_CHECK(!fs::is_directory(target, error), io, "cannot write '{}': it is a folder",
              target.string());
+    ZT_CHECK(!is_device(target), io,
+             "cannot write '{}': it is a device or a pipe, and a file is wanted", target.string());
     target_ = std::move(target);
 }
 
@@ -166,13 +176,14 @@ void PartialFile::publish() {
 }
 
 void write_whole_file(const fs::path& path, std::string_view text) {
-    PartialFile file(path);
+    std::optional<PartialFile> file;
+    if (!is_device(path)) file.emplace(path);
     errno = 0;
-    std::ofstream out(file.path(), std::ios::binary);
+    std::ofstream out(file ? file->path() : path, std::ios::binary);
     out << text;
     out.close();
     ZT_CHECK(out.good(), io, "cannot write '{}': {}", path.string(), std::strerror(errno));
-    file.publish();
+    if (file) file->publish();
 }
 
 PartialFolder::PartialFolder(fs::path target) : target_(std::move(target)) {

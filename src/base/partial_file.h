@@ -1,6 +1,7 @@
 // Files and folders that are complete or absent: written under a hidden name beside their target,
 // then renamed.
 //
+// Devices and pipes are no targets: a file would take their place.
 // Each owns what is hidden until publish(); the destructor removes what was not published. What a
 // process that was killed left behind, remove_stale() removes. One thread per object.
 // Errors: io, with the path and the system's reason.
@@ -51,7 +52,7 @@ private:
     std::filesystem::path path_;  // empty once published
 };
 
-// Writes a small file, complete or not at all.
+// Writes a small file, complete or not at all; into a device or a pipe as it comes.
 void write_whole_file(const std::filesystem::path& path, std::string_view text);
 
 class PartialFolder {
