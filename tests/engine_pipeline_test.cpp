@@ -144,7 +144,7 @@ Timed run_with(const Delays& delays, bool decode_behind) {
     const SegmentHooks hooks;
     const RunControl control;
     Report report;
-    report.plan.segments.resize(kSegments);
+    report.plan.measured.resize(kSegments);
     const Timer timer;
     {
         SegmentTail tail(request, hooks, sink, decode, {}, control, report);

@@ -284,11 +284,13 @@ TEST_P(Segments, MakeEveryFrameAndReportEverySegment) {
     Engine engine = open_engine(GetParam().name);
     const Result whole = run(engine, request_of(GetParam()));
     EXPECT_EQ(whole.video.size(1), GetParam().num_frames);
-    EXPECT_EQ(whole.carried.size(), whole.report.plan.segments.size());
-    EXPECT_EQ(whole.report.drift.size(), whole.report.plan.segments.size() - 1);
-    EXPECT_EQ(whole.report.plan.policy, "vanilla");
-    EXPECT_GT(whole.report.plan.predicted_seconds(), 0);
-    for (const auto& segment : whole.report.plan.segments) EXPECT_GT(segment.seconds, 0);
+    const Report::Plan& told = whole.report.plan;
+    EXPECT_EQ(whole.carried.size(), told.segments.segments.size());
+    EXPECT_EQ(whole.report.drift.size(), told.segments.segments.size() - 1);
+    EXPECT_EQ(told.segments.policy, plan::SegmentPolicy::vanilla);
+    EXPECT_GT(told.predicted_seconds(), 0);
+    EXPECT_EQ(told.measured.size(), told.segments.segments.size());
+    for (const double seconds : told.measured) EXPECT_GT(seconds, 0);
     const Report::Pipeline& pipeline = whole.report.pipeline;
     for (const double busy : {pipeline.prepare, pipeline.denoise, pipeline.decode}) {
         EXPECT_GT(busy, 0);
@@ -527,7 +529,7 @@ TEST(Plan, ScenesOfTheBackgroundAreShots) {
     const Result both = run(engine, request);
     EXPECT_EQ(both.video.size(1), 28);  // 3 frames of each shot's window are padding
     EXPECT_TRUE(both.report.drift.empty());
-    EXPECT_EQ(both.report.plan.padded_frames, 6);
+    EXPECT_EQ(both.report.plan.segments.padded_frames, 6);
 }
 
 TEST(Plan, LearnsWhatSegmentsCost) {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 namespace zoetrope {
@@ -43,26 +44,28 @@ nlohmann::json to_json(const Report::Drift& drift) {
 }
 
 nlohmann::json to_json(const Report::Plan& plan) {
+    const plan::SegmentPlan& cut = plan.segments;
     nlohmann::json segments = nlohmann::json::array();
-    for (const auto& segment : plan.segments) {
+    for (std::size_t i = 0; i < cut.segments.size(); ++i) {
+        const plan::Segment& segment = cut.segments[i];
         segments.push_back({{"start", segment.start},
                             {"length", segment.length},
                             {"carried_frames", segment.carried_frames},
                             {"padded_frames", segment.padded_frames},
                             {"restart", segment.restart},
-                            {"predicted_seconds", segment.predicted_seconds},
-                            {"seconds", segment.seconds}});
+                            {"predicted_seconds", plan.predicted[i]},
+                            {"seconds", plan.measured[i]}});
     }
-    return {{"policy", plan.policy},
-            {"overlap", plan.overlap},
-            {"carry", plan.carry},
-            {"overlap_fusion", plan.overlap_fusion},
-            {"color_match", plan.color_match},
+    return {{"policy", plan::name_of(cut.policy)},
+            {"overlap", cut.overlap},
+            {"carry", name_of(plan.joins.carry)},
+            {"overlap_fusion", name_of(plan.joins.fusion)},
+            {"color_match", plan.joins.color_match},
             {"cuts", plan.cuts},
-            {"generated_frames", plan.generated_frames},
-            {"denoised_frames", plan.denoised_frames},
-            {"padded_frames", plan.padded_frames},
-            {"dropped_frames", plan.dropped_frames},
+            {"generated_frames", cut.generated_frames},
+            {"denoised_frames", cut.denoised_frames},
+            {"padded_frames", cut.padded_frames},
+            {"dropped_frames", cut.dropped_frames},
             {"segments", segments},
             {"predicted_seconds", plan.predicted_seconds()},
             {"seconds", plan.seconds()},
@@ -100,15 +103,11 @@ double farthest(const std::array<double, 3>& numbers, double centre, double so_f
 }  // namespace
 
 double Report::Plan::predicted_seconds() const {
-    double sum = 0;
-    for (const Segment& segment : segments) sum += segment.predicted_seconds;
-    return sum;
+    return std::accumulate(predicted.begin(), predicted.end(), 0.0);
 }
 
 double Report::Plan::seconds() const {
-    double sum = 0;
-    for (const Segment& segment : segments) sum += segment.seconds;
-    return sum;
+    return std::accumulate(measured.begin(), measured.end(), 0.0);
 }
 
 std::string pipeline_summary(const Report& report) {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include "base/progress.h"
+#include "engine/request.h"
 #include "plan/cost.h"
+#include "plan/segments.h"
 #include "preprocess/preprocess.h"
 
 #include <nlohmann/json_fwd.hpp>
@@ -62,23 +64,15 @@ struct Report {
         std::int64_t targets = 0;  // parameters that it changes
         double seconds = 0;        // reading and applying
     };
-    // Into which segments the run was cut, and their seconds: encoding, denoising and decoding,
-    // without the reading of weights.
-    struct Segment {
-        int start = 0, length = 0, carried_frames = 0, padded_frames = 0;
-        bool restart = false;
-        double predicted_seconds = 0;
-        double seconds = 0;  // measured; 0: not run
-    };
+    // Into which segments the run was cut, and the seconds of each: encoding, denoising and
+    // decoding, without the reading of weights.
     struct Plan {
-        std::string policy = "off";
-        int overlap = 0;
-        std::string carry, overlap_fusion;
-        bool color_match = false;
+        plan::SegmentPlan segments;
+        JoinOptions joins;
         std::vector<int> cuts;  // scene changes found
-        int generated_frames = 0, denoised_frames = 0, padded_frames = 0, dropped_frames = 0;
-        std::vector<Segment> segments;
-        std::string cost_source;  // of the predictions
+        std::vector<double> predicted;
+        std::vector<double> measured;  // 0: not run
+        std::string cost_source;       // of the predictions
 
         double predicted_seconds() const;
         double seconds() const;

@@ -103,29 +103,12 @@ struct Times {
 }  // namespace
 
 Report::Plan plan_of(const ResolvedRequest& request) {
-    const plan::SegmentPlan& segments = request.segments;
-    Report::Plan plan{.policy = std::string(plan::name_of(segments.policy)),
-                      .overlap = segments.overlap,
-                      .carry = std::string(name_of(request.joins.carry)),
-                      .overlap_fusion = std::string(name_of(request.joins.fusion)),
-                      .color_match = request.joins.color_match,
-                      .cuts = request.cuts,
-                      .generated_frames = segments.generated_frames,
-                      .denoised_frames = segments.denoised_frames,
-                      .padded_frames = segments.padded_frames,
-                      .dropped_frames = segments.dropped_frames,
-                      .segments = {},
-                      .cost_source = request.cost_source};
-    for (std::size_t i = 0; i < segments.segments.size(); ++i) {
-        const plan::Segment& segment = segments.segments[i];
-        plan.segments.push_back({.start = segment.start,
-                                 .length = segment.length,
-                                 .carried_frames = segment.carried_frames,
-                                 .padded_frames = segment.padded_frames,
-                                 .restart = segment.restart,
-                                 .predicted_seconds = request.segment_seconds[i]});
-    }
-    return plan;
+    return {.segments = request.segments,
+            .joins = request.joins,
+            .cuts = request.cuts,
+            .predicted = request.segment_seconds,
+            .measured = std::vector<double>(request.segments.segments.size()),
+            .cost_source = request.cost_source};
 }
 
 at::Tensor mask_of_frames(const at::Tensor& frames, std::int64_t temporal) {
@@ -149,8 +132,8 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
     const std::vector<plan::Segment>& segments = request.segments.segments;
     const int count = static_cast<int>(segments.size());
     Carried carried = hooks.begin.value_or(Carried{});
-    std::vector<Report::Segment>& rows = report.plan.segments;
-    for (std::size_t i = 0; i < carried.seconds.size(); ++i) rows[i].seconds = carried.seconds[i];
+    std::vector<double>& measured = report.plan.measured;
+    std::copy(carried.seconds.begin(), carried.seconds.end(), measured.begin());
     const int first = carried.next_segment;
     if (first >= count) {  // all was done before
         report.drift = carried.drift;
@@ -195,7 +178,7 @@ at::Tensor Engine::run_segments(const ResolvedRequest& request, const FrameCallb
             times.add(prepared, denoised);
             const double before = index == first ? hooks.begin_loop_seconds : 0;
             const double seconds = before + prepared + denoised;
-            rows[static_cast<std::size_t>(index)].seconds = seconds;
+            measured[static_cast<std::size_t>(index)] = seconds;
             if (!sink && index + 1 == count) break;
 
             times.samples.push_back({.length = segment.length,

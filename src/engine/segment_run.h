@@ -30,7 +30,7 @@ struct Carried {
     at::Tensor generator;     // state of the run's generator before the next segment's noise
     std::optional<ColorStatistics> first;  // of the shot's first segment
     std::vector<Report::Drift> drift;
-    std::vector<double> seconds;  // of each segment so far, as in Report::Segment
+    std::vector<double> seconds;  // of each segment so far, as in Report::Plan
 };
 
 // How much of a report tells of a segment and those before it.

@@ -118,7 +118,7 @@ void SegmentTail::wait() {
     if (!std::exchange(unfinished_, false)) return;
     report_.add_stage(request_.decode_behind ? Stage::decode : Stage::write, timer.seconds());
     const auto done = static_cast<std::size_t>(joined_.next_segment) - 1;
-    report_.plan.segments[done].seconds = joined_.seconds.back();
+    report_.plan.measured[done] = joined_.seconds.back();
     if (hooks_.after_segment) hooks_.after_segment(joined_, mark_);
 }
 
