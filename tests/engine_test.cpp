@@ -284,6 +284,7 @@ TEST(ModelFolder, FindsARepositoryInTheHubCacheThroughItsLinks) {
 
 TEST(EmbeddedInfo, NamesTheWordsItNeverSaw) {
     const EmbeddedInfo info{"demo", "shapes", {"a", "red", "circle"}, {}};
+    EXPECT_THAT(words_never_seen({.name = "heeds none"}, "anything"), testing::IsEmpty());
     EXPECT_THAT(words_never_seen(info, "A red RACCOON, a blue-red circle. Raccoon"),
                 ElementsAre("raccoon", "blue"));
 }

@@ -33,7 +33,7 @@ struct ModelPaths {
 struct EmbeddedInfo {
     std::string name;
     std::string understands;         // one sentence
-    std::vector<std::string> words;  // all words its captions had
+    std::vector<std::string> words;  // all that its captions had; empty: it heeds no prompt
     // height, width, num_frames, fps, num_inference_steps, guidance_scale, negative_prompt; perhaps
     // segment_length, segment_max_length, segment_overlap. Named as the flags, all optional.
     nlohmann::json defaults;

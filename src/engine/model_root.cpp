@@ -104,6 +104,7 @@ std::filesystem::path embedded_models_folder() {
 
 std::vector<std::string> words_never_seen(const EmbeddedInfo& info, std::string_view prompt) {
     std::vector<std::string> unknown;
+    if (info.words.empty()) return unknown;
     std::string word;
     const auto end_word = [&] {
         const auto is = [&word](const std::string& other) { return other == word; };

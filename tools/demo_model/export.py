@@ -48,8 +48,8 @@ def make_pipeline(work: Path) -> WanPipeline:
                        transformer_2=None, boundary_ratio=None, expand_timesteps=True)
 
 
-def save(pipeline, output: Path, tokenizer: Path, name: str, understands: str, defaults: dict) -> None:
-    """In bf16, in Diffusers' layout, with what the engine tells of an embedded model."""
+def save(pipeline, output: Path, tokenizer: Path, name: str, understands: str, words: list[str], defaults: dict) -> None:
+    """In bf16, in Diffusers' layout, with what the engine tells of an embedded model. words: of its captions."""
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.to(torch.bfloat16)
@@ -61,7 +61,7 @@ def save(pipeline, output: Path, tokenizer: Path, name: str, understands: str, d
         settings = json.loads(config.read_text())
         settings.pop("_name_or_path", None)
         config.write_text(json.dumps(settings, indent=2) + "\n")
-    about = {"name": name, "understands": understands, "words": data.vocabulary(), "defaults": defaults}
+    about = {"name": name, "understands": understands, "words": words, "defaults": defaults}
     (output / "zoetrope.json").write_text(json.dumps(about, indent=2) + "\n")
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print(f"{output}: {size / 1e6:.2f} MB")
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     pipeline = make_pipeline(args.work)
-    save(pipeline, args.output, args.work / "tokenizer", "demo-t2v", UNDERSTANDS, DEFAULTS)
+    save(pipeline, args.output, args.work / "tokenizer", "demo-t2v", UNDERSTANDS, data.vocabulary(), DEFAULTS)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--text-model", type=Path, default=Path(__file__).resolve().parents[2] / "models" / "demo-t2v")
     args = parser.parse_args()
     pipeline = make_pipeline(args.work, args.text_model)
-    export.save(pipeline, args.output, args.text_model / "tokenizer", "demo-animate", UNDERSTANDS, DEFAULTS)
+    export.save(pipeline, args.output, args.text_model / "tokenizer", "demo-animate", UNDERSTANDS, [], DEFAULTS)
 
 
 if __name__ == "__main__":
