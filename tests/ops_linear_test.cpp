@@ -9,6 +9,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
@@ -16,9 +17,12 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/silu.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <limits>
+#include <new>
 
 namespace zoetrope::ops {
 namespace {
@@ -53,6 +57,47 @@ struct Sizes {
 // blocks of rows (384), and depths that are no whole word.
 constexpr Sizes kSizes[] = {{1, 1, 1},     {7, 31, 47},    {8, 64, 48},     {9, 65, 49},
                             {30, 300, 97}, {95, 257, 191}, {385, 512, 200}, {801, 1030, 1200}};
+
+// A copy that ends where memory does: whoever reads on is killed.
+class BeforeTheEnd {
+public:
+    explicit BeforeTheEnd(const at::Tensor& like) {
+        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        const std::size_t room = (like.nbytes() + page - 1) / page * page;
+        size_ = room + page;
+        memory_ =
+            ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory_ == MAP_FAILED) throw std::bad_alloc();
+        char* end = static_cast<char*>(memory_) + room;
+        ::mprotect(end, page, PROT_NONE);
+        tensor = at::from_blob(end - like.nbytes(), like.sizes(), like.options()).copy_(like);
+    }
+    ~BeforeTheEnd() { ::munmap(memory_, size_); }
+    BeforeTheEnd(const BeforeTheEnd&) = delete;
+    BeforeTheEnd& operator=(const BeforeTheEnd&) = delete;
+
+    at::Tensor tensor;
+
+private:
+    void* memory_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+TEST(Linear, FloatKernelsReadNothingBehindTheirOperands) {
+    at::manual_seed(2);
+    for (const Isa isa : float_kernels()) {
+        for (const std::int64_t depth : {1, 2, 15, 17, 33, 47, 65, 257}) {
+            const BeforeTheEnd x(at::randn({9, depth}).to(at::kBFloat16));
+            const BeforeTheEnd w(at::randn({50, depth}).to(at::kBFloat16));
+            const BeforeTheEnd bias(at::randn({50}).to(at::kBFloat16));
+            const LinearArgs args{.x = x.tensor, .weight = {w.tensor}, .bias = bias.tensor};
+            const at::Tensor exact = at::linear(x.tensor.to(at::kDouble), w.tensor.to(at::kDouble),
+                                                bias.tensor.to(at::kDouble));
+            EXPECT_LT(relative_error(linear_cpu(args, isa), exact), 5e-3)
+                << kernels::name_of(isa) << " " << depth;
+        }
+    }
+}
 
 TEST(Linear, FloatKernelsMatchFloat64) {
     at::manual_seed(1);

@@ -39,8 +39,7 @@ void pack_pixels(const ConvPack& call) {
 #pragma GCC unroll 2
             for (int e = 0; e < M::kElements; ++e) {
                 const int first = c + 16 * e;
-                const int left = call.channels - first;
-                const __mmask16 mask = left > 0 ? first_lanes(left) : static_cast<__mmask16>(0);
+                const __mmask16 mask = first_lanes(call.channels - first);
                 v[e] = _mm512_maskz_loadu_ps(mask, pixel + first);
                 if constexpr (normed) {
                     const __m512 gamma = _mm512_maskz_loadu_ps(mask, call.gamma + first);

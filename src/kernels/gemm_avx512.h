@@ -10,6 +10,7 @@
 #include "kernels/attention_avx512.h"
 #include "kernels/gemm_block.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace zoetrope::kernels {
@@ -33,8 +34,10 @@ struct GemmAvx512 {
     }
 };
 
+// None where the count is 0 or less: behind a row's end.
 inline __mmask16 first_lanes(int count) {
-    return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1U << count) - 1);
+    const int lanes = std::clamp(count, 0, 16);
+    return static_cast<__mmask16>((1U << lanes) - 1);
 }
 
 inline __m512 widen(__m256i bf16) {

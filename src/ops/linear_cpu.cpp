@@ -109,8 +109,10 @@ public:
         const std::int64_t blocks = ceil_div(x_.size(0), block_rows_);
         shares_panels_ = !packed_weight_ && blocks > 1;
         const std::int64_t chunk =
-            shares_panels_ ? std::clamp<std::int64_t>(kPanelLimit / panel_bytes_, group_, panels_)
-                           : panels_;
+            shares_panels_
+                ? std::min<std::int64_t>(std::max<std::int64_t>(kPanelLimit / panel_bytes_, group_),
+                                         panels_)
+                : panels_;
         const std::int64_t shared = shares_panels_ ? chunk * (panel_bytes_ + 4 * parts_) : 0;
         const std::int64_t down = packs_down() ? beside_->down_panels() * panel_bytes_ : 0;
         const std::int64_t added = merged_ ? merged_->bytes() : beside_ ? beside_->bytes() : 0;
