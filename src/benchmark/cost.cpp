@@ -37,7 +37,10 @@ Request with_length(Request request, int length, bool driven) {
 class Bench {
 public:
     Bench(const CostOptions& options, const RunControl& control)
-        : options_(options), control_(control), engine_(open()) {}
+        : options_(options),
+          control_(control),
+          engine_(open()),
+          driven_(is_driven(engine_.resolve(options.request).task)) {}
 
     Json run();
 
@@ -50,42 +53,41 @@ private:
         return {ModelFolder::open(options_.paths), own};
     }
     ResolvedRequest resolve(int length) const;
-    plan::Sample sample(int length);
+    plan::Sample sample(const ResolvedRequest& request);
 
     const CostOptions& options_;
     const RunControl& control_;
     Engine engine_;
+    const bool driven_;
     Report::Pipeline total_;
 };
 
 ResolvedRequest Bench::resolve(int length) const {
-    const bool driven = is_driven(engine_.resolve(options_.request).task);
-    ResolvedRequest request = engine_.resolve(with_length(options_.request, length, driven));
+    ResolvedRequest request = engine_.resolve(with_length(options_.request, length, driven_));
     if (request.request.prompt.empty() && options_.prompt)
         request.request.prompt = options_.prompt(request, engine_);
     return request;
 }
 
-plan::Sample Bench::sample(int length) {
+plan::Sample Bench::sample(const ResolvedRequest& request) {
     Report report;
     engine_.generate(
-        resolve(length), [](int, const at::Tensor&) {}, control_, report);
+        request, [](int, const at::Tensor&) {}, control_, report);
     total_.cpu_running += report.pipeline.cpu_running;
     total_.cpu_waiting += report.pipeline.cpu_waiting;
     return report.samples.at(0);
 }
 
 Json Bench::run() {
-    check(options_.lengths);
     const int shortest = *std::min_element(options_.lengths.begin(), options_.lengths.end());
     const ResolvedRequest first = resolve(shortest);
     log::info("warming up with {} frames", shortest);
-    sample(shortest);
+    sample(first);
     total_ = {};
     std::vector<plan::Sample> samples;
     for (const int length : options_.lengths) {
         log::info("{} frames, {} of {}", length, samples.size() + 1, options_.lengths.size());
-        samples.push_back(sample(length));
+        samples.push_back(sample(resolve(length)));
     }
     const plan::CostModel model = engine_.store_cost(samples);
     Json rows = Json::array();
@@ -113,6 +115,7 @@ Json Bench::run() {
 }  // namespace
 
 nlohmann::ordered_json bench_cost(const CostOptions& options, const RunControl& control) {
+    check(options.lengths);
     return Bench(options, control).run();
 }
 

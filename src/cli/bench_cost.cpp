@@ -35,17 +35,13 @@ constexpr Flag kOwnFlags[] = {
     {"--json", toggle, "", "the figures as one JSON object on stdout; default: false", {}, {}},
 };
 
-constexpr std::string_view kNotTaken[] = {"--num-frames",       "--segment-policy",
-                                          "--segment-length",   "--segment-max-length",
-                                          "--segment-overlap",  "--carry",
-                                          "--overlap-fusion",   "--color-match",
-                                          "--cut-policy",       "--output-path",
-                                          "--save-output",      "--output-type",
-                                          "--output-file-name", "--json",
-                                          "--state-dir",        "--checkpoint-every",
-                                          "--resume",           "--num-outputs",
-                                          "--perf-dump-path",   "--pull",
-                                          "--latents",          "--lora-allow-unmatched"};
+constexpr std::string_view kNotTaken[] = {
+    "--num-frames",       "--segment-policy", "--segment-length", "--segment-max-length",
+    "--segment-overlap",  "--carry",          "--overlap-fusion", "--color-match",
+    "--cut-policy",       "--output-path",    "--save-output",    "--output-type",
+    "--output-file-name", "--json",           "--state-dir",      "--checkpoint-every",
+    "--resume",           "--num-outputs",    "--perf-dump-path", "--pull",
+    "--latents"};
 
 constexpr int kUsualSteps = 2;
 
