@@ -110,6 +110,10 @@ double Report::Plan::seconds() const {
     return std::accumulate(measured.begin(), measured.end(), 0.0);
 }
 
+bool is_disturbed(const Report::Pipeline& pipeline, double most_waiting) {
+    return pipeline.cpu_waiting > most_waiting * pipeline.cpu_running;
+}
+
 std::string pipeline_summary(const Report& report) {
     const Report::Pipeline& pipeline = report.pipeline;
     std::string line = fmt::format("seconds at work (idle) of {:.1f}: ", pipeline.seconds);

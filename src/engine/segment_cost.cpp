@@ -82,10 +82,6 @@ Engine::Parts::Cost Engine::Parts::cost_model(std::vector<std::string>& warnings
             fmt::format("default coefficients of {}, not measured here", device.title)};
 }
 
-bool is_disturbed(const Report::Pipeline& pipeline, double most_waiting) {
-    return pipeline.cpu_waiting > most_waiting * pipeline.cpu_running;
-}
-
 void Engine::Parts::learn_cost(const Report& report) const {
     std::vector<plan::Sample> samples;
     std::copy_if(report.samples.begin(), report.samples.end(), std::back_inserter(samples),
