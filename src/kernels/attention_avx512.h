@@ -11,10 +11,17 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace zoetrope::kernels {
 namespace {
+
+// None where the count is 0 or less: behind a row's end.
+inline __mmask16 first_lanes(int count) {
+    const int lanes = std::clamp(count, 0, 16);
+    return static_cast<__mmask16>((1U << lanes) - 1);
+}
 
 struct Avx512 {
     using Vector = __m512;

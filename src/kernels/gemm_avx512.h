@@ -10,7 +10,6 @@
 #include "kernels/attention_avx512.h"
 #include "kernels/gemm_block.h"
 
-#include <algorithm>
 #include <cstring>
 
 namespace zoetrope::kernels {
@@ -33,12 +32,6 @@ struct GemmAvx512 {
             _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16));
     }
 };
-
-// None where the count is 0 or less: behind a row's end.
-inline __mmask16 first_lanes(int count) {
-    const int lanes = std::clamp(count, 0, 16);
-    return static_cast<__mmask16>((1U << lanes) - 1);
-}
 
 inline __m512 widen(__m256i bf16) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16));

@@ -9,12 +9,6 @@ namespace {
 
 constexpr float kLowest = -3.4028234663852886e38F;  // finite: -inf less it is -inf
 
-__mmask16 first_lanes(int count) {
-    return count >= 16  ? static_cast<__mmask16>(0xffff)
-           : count <= 0 ? static_cast<__mmask16>(0)
-                        : static_cast<__mmask16>((1U << count) - 1);
-}
-
 // Relative error 3e-6: a thousandth of what rounding to bf16 costs.
 __m512 exp2(__m512 x) {
     constexpr float kCoefficients[] = {0.6930448412895203F, 0.2412802129983902F,
