@@ -280,8 +280,9 @@ TEST_F(Convert, EightBitNumbersAreWithinHalfAStep) {
             int quantised = 0;
             for (const auto& [tensor_name, tensor] : canonical_tensors(ComponentKind::dit, path)) {
                 const at::Tensor exact = before.at(tensor_name);
-                const bool matrix = tensor_name.starts_with("blocks.") && exact.dim() == 2 &&
-                                    tensor_name.ends_with(".weight");
+                // ComfyUI wants a scale of every linear layer in an fp8 file.
+                const bool matrix = ((fp8 && file) || tensor_name.starts_with("blocks.")) &&
+                                    exact.dim() == 2 && tensor_name.ends_with(".weight");
                 if (!matrix) {
                     const at::Tensor rounded =
                         stays_wide(tensor_name) ? exact : exact.to(at::kBFloat16);
@@ -301,12 +302,13 @@ TEST_F(Convert, EightBitNumbersAreWithinHalfAStep) {
                 }
                 EXPECT_LT(relative_error(tensor, exact), fp8 ? 0.035 : 0.01) << tensor_name;
             }
-            EXPECT_EQ(quantised, 2 * 10);
+            EXPECT_EQ(quantised, fp8 && file ? 2 * 10 + 6 : 2 * 10);
             const ModelPaths paths =
                 file ? with_parts(name, "unipc") : ModelPaths{.model = (root_ / name).string()};
             const double drift = relative_error(latents_of(paths, "unipc"), wanted);
             std::printf("[          ] %s: latents differ by %.2e\n", name.c_str(), drift);
-            EXPECT_LT(drift, fp8 ? 0.01 : 0.004) << name;  // measured: 4.9e-3 and 1.7e-3
+            // Measured: 1.5e-2 (the last layer's fp8 shows in the latents), 4.9e-3 and 1.7e-3.
+            EXPECT_LT(drift, !fp8 ? 0.004 : file ? 0.03 : 0.01) << name;
             EXPECT_GT(drift, 0) << name;
         }
     }

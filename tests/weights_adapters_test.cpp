@@ -167,6 +167,7 @@ TEST(AdapterFile, EveryLayoutGivesTheSameChanges) {
         {"model.diffusion_model.", true, true, ".lora_down.weight", ".lora_up.weight"},
         {"lora_unet_", true, false, ".lora_down.weight", ".lora_up.weight"},
         {"lora_unet_", false, false, ".lora_down.weight", ".lora_up.weight"},
+        {"lora_unet__", true, false, ".lora_down.weight", ".lora_up.weight"},
         {"lycoris_", false, false, ".lora_down.weight", ".lora_up.weight"},
     };
     for (const Layout& layout : layouts) {

@@ -60,12 +60,11 @@ constexpr Flag kFlags[] = {
      text,
      "NAME",
      "fp32|bf16|fp16|fp8|int8 of the transformers and encoders; default: as they are stored, GGUF "
-     "and "
-     "8-bit weights as bf16. Norms, modulation and the time embedding stay float32 as in "
-     "Diffusers, "
-     "the VAE keeps its own precision unless fp32 is asked for. fp8 (e4m3, a scale per matrix) and "
-     "int8 (a scale per row) are of the matrices in the transformer's blocks, the rest is bf16. "
-     "Zoetrope reads all of them, Diffusers fp32, bf16 and fp16, ComfyUI single files but int8",
+     "and 8-bit weights as bf16. Norms, modulation and the time embedding stay float32 as in "
+     "Diffusers, the VAE keeps its own precision unless fp32 is asked for. fp8 (e4m3, a scale per "
+     "matrix) and int8 (a scale per row) are of the matrices in the transformer's blocks (in an "
+     "fp8 single file of all linear layers, as ComfyUI wants it), the rest is bf16. Zoetrope reads "
+     "all of them, Diffusers fp32, bf16 and fp16, ComfyUI single files but int8",
      {},
      {}},
     {"--max-shard-size",

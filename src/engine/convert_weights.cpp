@@ -72,6 +72,14 @@ bool is_block_matrix(ComponentKind kind, std::string_view name, const TensorInfo
            (has_part(name, "attn1") || has_part(name, "attn2") || has_part(name, "ffn"));
 }
 
+// All linear layers. ComfyUI takes it for granted that each of them has a scale where a file's mark
+// says that fp8 weights have some: others it would round to fp8 as they are. The motion encoder's
+// are a class of its own there.
+bool is_linear_matrix(ComponentKind kind, std::string_view name, const TensorInfo& info) {
+    return kind == ComponentKind::dit && info.shape.size() == 2 && name.ends_with(".weight") &&
+           !name.starts_with("motion_encoder.");
+}
+
 at::ScalarType dtype_for(ComponentKind kind, std::string_view name, const TensorInfo& info,
                          Precision precision) {
     if (!c10::isFloatingType(info.dtype) && !info.packed()) return info.dtype;
@@ -234,7 +242,9 @@ ComponentPlan plan_component(ComponentKind kind, std::shared_ptr<const TensorSou
                                      dtype_for(kind, canonical_name, info, precision)},
                           .scale = {}};
         const bool eight_bits = precision == Precision::fp8 || precision == Precision::int8;
-        if (eight_bits && is_block_matrix(kind, canonical_name, info)) {
+        const bool for_comfyui = precision == Precision::fp8 && names.has_value();
+        if (for_comfyui ? is_linear_matrix(kind, canonical_name, info)
+                        : eight_bits && is_block_matrix(kind, canonical_name, info)) {
             tensor.stored.dtype = precision == Precision::fp8 ? at::kFloat8_e4m3fn : at::kChar;
             tensor.scale = scale_info(tensor.stored);
         }

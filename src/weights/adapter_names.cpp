@@ -73,6 +73,7 @@ constexpr std::string_view kPrefixes[] = {
     "unet.",
     "pipe.dit.",
     "dit.",
+    "lora_unet__",  // the Wan-Fun trainer: one more
     "lora_unet_",
     "lora_transformer_",
     "lycoris_",
