@@ -5,7 +5,8 @@
 FOLDER is a checkout of ComfyUI (0.3.64 was used) whose requirements are installed; torchvision and torchaudio may be
 missing. `zoetrope convert` writes the transformer as a single file of every precision; ComfyUI loads it, and its KSampler
 and `zoetrope generate` (given the same file, sigmas, seed and text states) make latents. Then ComfyUI's LoRA loader and
-`zoetrope convert --lora-path` change weights. Fails above the bars.
+`zoetrope convert --lora-path` change weights; every other kind of transformer, and both VAEs, compute there what they
+compute in Diffusers and here. Fails above the bars.
 
 Not compared, since they are not alike: ComfyUI's uni_pc and dpmpp_2m, which are other algorithms than Diffusers'; DoRA (ComfyUI divides by the lengths of the base's rows, the paper and
 PEFT by those of the changed ones); .diff_m, which ComfyUI does not read.
@@ -30,6 +31,7 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 import tiny_pipeline
 
 LATENT_BAR = 2e-4  # relative L2, fp32
+FRAME_BAR = 1e-4  # of 0..1
 CHANGE_BAR = 1e-5  # of an adapter's change, relative L2
 RANK, ALPHA, STRENGTH = 4, 2.0, 0.7
 STEPS, GUIDANCE, SEED = 4, 5.0, 3
@@ -180,6 +182,42 @@ def compare_kinds(comfy, program: str, folder: Path) -> bool:
     return good
 
 
+@torch.no_grad()
+def compare_vaes(comfy, program: str, folder: Path) -> bool:
+    """Both VAEs of ComfyUI with random weights: the frames that each makes of latents, and that `generate` makes with it."""
+    import comfy.latent_formats as formats
+    import comfy.ldm.wan.vae
+    import comfy.ldm.wan.vae2_2
+
+    sizes = dict(dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True])
+    good = True
+    for name, vae, latent_format, side in (
+        ("VAE of Wan2.1", comfy.ldm.wan.vae.WanVAE(z_dim=16, **sizes), formats.Wan21(), SIDE),
+        ("VAE of Wan2.2", comfy.ldm.wan.vae2_2.WanVAE(z_dim=48, dec_dim=24, **sizes), formats.Wan22(), 2 * SIDE),
+    ):
+        for weight_name, parameter in vae.named_parameters():
+            noise = torch.randn_like(parameter)
+            if "gamma" in weight_name:
+                parameter.copy_(1 + 0.1 * noise)
+            else:
+                parameter.copy_(noise * (0.05 if weight_name.endswith("bias") else parameter[0].numel() ** -0.5))
+        model, weights = folder / name, folder / f"{name}.safetensors"
+        tiny_pipeline.save_pipeline(tiny_pipeline.Case(residual_vae=latent_format.latent_channels == 48), model)
+        save_file({key: value.contiguous() for key, value in vae.state_dict().items()}, weights)
+        made = {}
+        for kind in ("latent", "tensor"):
+            output = folder / f"{kind}.safetensors"
+            run(program, "generate", "--model-path", model, "--vae-path", weights, "--prompt", PROMPT, "--height", side, "--width",
+                side, "--num-frames", 9, "--num-inference-steps", 2, "--seed", SEED, "--dtype", "fp32", "--output-type", kind,
+                "--output-path", output)
+            made |= load_file(output)
+        theirs = vae.eval().decode(latent_format.process_out(made["latents"]))
+        error = float((made["video"] - (theirs / 2 + 0.5).clamp(0, 1).movedim(1, 2)).abs().max())
+        good &= error <= FRAME_BAR
+        print(f"{name}: frames at most {error:.1e} apart")
+    return good
+
+
 def factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = weight.shape
     return torch.randn(RANK, columns) * columns**-0.5, torch.randn(rows, RANK) * 0.1
@@ -246,6 +284,7 @@ def main() -> None:
         model = Path(name) / "model"
         save_model(model)
         good = all([compare_sampling(comfy, arguments.zoetrope, model, dtype) for dtype in ("fp32", "bf16", "fp16", "fp8")])
+        good &= compare_vaes(comfy, arguments.zoetrope, Path(name))
         good &= compare_kinds(comfy, arguments.zoetrope, Path(name))
         good &= compare_adapters(comfy, arguments.zoetrope, model)
     sys.exit(0 if good else "above the bars")
