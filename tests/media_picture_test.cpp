@@ -65,6 +65,32 @@ TEST(Picture, BytesBehindThePictureDoNotMatter) {
     EXPECT_EQ(crc32_of(found->rgb), golden.at("rgb.png").at("crc32"));
 }
 
+// What this process has asked the system for at most, in KiB.
+std::int64_t peak_address_space() {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("VmPeak:")) return std::stoll(line.substr(7));
+    }
+    return 0;
+}
+
+// Before and behind the pixels: a chunk of "2 GB" in a file of some hundred bytes.
+TEST(Picture, AChunkLongerThanTheFileTakesNoMemory) {
+    const std::vector<std::uint8_t> png = read_file(kGolden / "pictures/rgb.png");
+    const std::vector<std::uint8_t> chunk = {0x7A, 0, 0, 0x42, 'i', 'T', 'X', 't', 'a', 0, 0, 0, 0};
+    const std::int64_t before = peak_address_space();
+    ASSERT_GT(before, 0);
+    auto early = png, late = png;
+    early.insert(early.begin() + 33, chunk.begin(), chunk.end());  // behind the header
+    const auto [kind, message] = error_with(early);
+    EXPECT_EQ(kind, ErrorKind::io);
+    EXPECT_THAT(message, HasSubstr("truncated"));
+    late.insert(late.end() - 12, chunk.begin(), chunk.end());  // before the end
+    EXPECT_EQ(crc32_of(decode_picture(late, "late")->rgb),
+              crc32_of(decode_picture(png, "png")->rgb));
+    EXPECT_LT(peak_address_space() - before, 256 * 1024);
+}
+
 TEST(Picture, LimitsHoldBeforeMemoryIsTaken) {
     for (const std::string name : {"rgb.png", "420.jpg", "lossy.webp", "24.bmp", "plain.gif"}) {
         const std::vector<std::uint8_t> bytes = read_file(kGolden / "pictures" / name);

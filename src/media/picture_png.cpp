@@ -1,6 +1,7 @@
 // PNG by libpng. 16 bits per sample keep their upper byte; grey of 16 bits is refused.
 #include "base/error.h"
 #include "media/picture_codecs.h"
+#include "media/png_chunks.h"
 
 #include <png.h>
 
@@ -46,7 +47,18 @@ void read_bytes(png_structp png, png_bytep out, std::size_t count) {
     reader.rest = reader.rest.subspan(count);
 }
 
-Reader::Reader(std::span<const std::uint8_t> file) : rest(file) {
+// The file up to a chunk that is longer than what is left of it: libpng would take the memory that
+// it asks for before it reads. Pixels come piece by piece, as many as there are.
+std::span<const std::uint8_t> whole_chunks(std::span<const std::uint8_t> file) {
+    std::size_t position = kPngSignatureBytes;
+    while (const auto chunk = png_chunk_at(file, position)) {
+        if (!chunk->whole) return chunk->type == "IDAT" ? file : file.first(position);
+        position = chunk->end;
+    }
+    return file;
+}
+
+Reader::Reader(std::span<const std::uint8_t> file) : rest(whole_chunks(file)) {
     png = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, on_error, on_warning);
     if (png != nullptr) {
         info = png_create_info_struct(png);

@@ -1,5 +1,7 @@
 #include "media/png_text.h"
 
+#include "media/png_chunks.h"
+
 extern "C" {
 #include <libavutil/crc.h>
 }
@@ -15,19 +17,13 @@ namespace zoetrope {
 namespace {
 
 constexpr std::array<std::uint8_t, 8> kSignature{0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
-constexpr std::size_t kChunkOverhead = 12;                                   // length, type, CRC
-constexpr std::size_t kHeaderEnd = kSignature.size() + kChunkOverhead + 13;  // behind IHDR
+constexpr std::size_t kHeaderEnd = kPngSignatureBytes + kPngChunkOverhead + 13;  // behind IHDR
 constexpr std::size_t kMaxKey = 79;
 
 void append_u32(std::vector<std::uint8_t>& bytes, std::uint32_t value) {
     for (int shift = 24; shift >= 0; shift -= 8) {
         bytes.push_back(static_cast<std::uint8_t>(value >> shift));
     }
-}
-
-std::uint32_t read_u32(const std::uint8_t* bytes) {
-    return std::uint32_t{bytes[0]} << 24 | std::uint32_t{bytes[1]} << 16 |
-           std::uint32_t{bytes[2]} << 8 | bytes[3];
 }
 
 void append_itxt(std::vector<std::uint8_t>& bytes, std::string key, std::string_view text) {
@@ -92,14 +88,9 @@ std::map<std::string, std::string> png_text(std::span<const std::uint8_t> file) 
         !std::equal(kSignature.begin(), kSignature.end(), file.begin())) {
         return metadata;
     }
-    std::size_t position = kSignature.size();
-    while (file.size() - position >= kChunkOverhead) {
-        const std::size_t length = read_u32(file.data() + position);
-        if (length > file.size() - position - kChunkOverhead) break;
-        const std::string_view chunk(reinterpret_cast<const char*>(file.data()) + position + 4,
-                                     length + 4);
-        const std::string_view type = chunk.substr(0, 4);
-        const std::string_view content = chunk.substr(4);
+    for (auto chunk = png_chunk_at(file, kPngSignatureBytes); chunk && chunk->whole;
+         chunk = png_chunk_at(file, chunk->end)) {
+        const std::string_view type = chunk->type, content = chunk->content;
         if (const auto rest = behind_zero(content); rest && (type == "iTXt" || type == "tEXt")) {
             std::string key(content.substr(0, content.find('\0')));
             std::transform(key.begin(), key.end(), key.begin(),
@@ -107,7 +98,6 @@ std::map<std::string, std::string> png_text(std::span<const std::uint8_t> file) 
             const auto text = type == "iTXt" ? itxt_text(*rest) : latin1_to_utf8(*rest);
             if (text) metadata[key] = *text;
         }
-        position += length + kChunkOverhead;
     }
     return metadata;
 }
