@@ -3,10 +3,11 @@
     python encode_puppets.py --work WORK --rounds 40 --part 0 --parts 2
 
 WORK/puppets/<frames>/<round>.npz, a few clips of every length per round: normalised latents (float16)
-of `video` and `pose` [n, 16, F, 8, 8], of the `reference` [n, 16, 8, 8] and of what a segment is given
-when 1 or 5 frames are carried over (`known1`, `known5`, at most the first KNOWN_FRAMES latent frames);
-`image`, CLIP's states of the reference; `face` [n, frames, 16, 16, 3] uint8. Carried frames are what
-the VAE makes of the video, in half the clips a little off in colour, as an earlier segment's may be.
+of `video` and `pose` [n, 16, F, 8, 8], of the `reference` [n, 16, 8, 8] and of what a segment is given,
+`known`, at most its first KNOWN_FRAMES latent frames; `carried`, how many frames those show; `image`,
+CLIP's states of the reference; `face` [n, frames, 16, 16, 3] uint8. Carried frames are what the VAE
+makes of the video, in half the clips a little off in colour, as an earlier segment's may be. LOOKS
+clips that follow each other have the same motion.
 Goes on where an earlier run stopped; parts may run side by side.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +32,12 @@ from encode_latents import normaliser
 from puppet_motion import Motion, load_motions
 from train_vae import to_channels_last
 
-PER_ROUND = {5: 32, 9: 32, 13: 16, 17: 96, 21: 32, 33: 64, 81: 8}  # clips by frames
+LOOKS = 4  # puppets that make the same motion: its pose video costs more than one of them
+PER_ROUND = {5: 128, 9: 64, 13: 32, 17: 128, 21: 32, 33: 64, 81: 8}  # clips by frames
 LONGEST = 81
 KNOWN_FRAMES = 5
+CARRIED = (0, 1, 5)
+CARRIED_SHARES = (0.36, 0.32, 0.32)
 FIRST_SEED = 1_000_000
 BATCH_FRAMES = 136
 MOTIONS = Path(__file__).resolve().parent / "motions"
@@ -76,24 +81,41 @@ def off_color(frames: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return (frames * gain + offset + noise).clamp(-1, 1)
 
 
-def encode_batch(encoder: Encoder, seeds: range, frames: int, motions: list[Motion]) -> dict[str, np.ndarray]:
-    scenes = [puppet_clips.make_scene(seed, frames, motions) for seed in seeds]
-    poses = np.stack([puppet_clips.pose_video(scene, seed) for scene, seed in zip(scenes, seeds)]) / np.float32(255)
-    references = np.stack([scene.reference.draw()[0] for scene in scenes])
-    faces = np.stack([puppets.draw_face(np.random.default_rng((seed, 13)), scene.truth.face, puppet_clips.FACE_SIZE)
-                      for scene, seed in zip(scenes, seeds)])
-    video = encoder.latents(as_pixels(np.stack([scene.truth.draw() for scene in scenes])))
-    carried = encoder.pixels(video[:, :, :2])
-    carried = torch.stack([off_color(clip, np.random.default_rng((seed, 14))) for clip, seed in zip(carried, seeds)])
+def scenes_of(seed: int, frames: int, motions: list[Motion]) -> list[puppet_clips.Scene]:
+    """LOOKS puppets of the same proportions and motion."""
+    scene = puppet_clips.make_scene(seed, frames, motions)
+    looks = [puppets.random_look(np.random.default_rng((seed, 15, index))) for index in range(1, LOOKS)]
+    return [scene, *(replace(scene, truth=replace(scene.truth, look=look), reference=replace(scene.reference, look=look))
+                     for look in looks)]
+
+
+def encode_carried(encoder: Encoder, video: torch.Tensor, carried: np.ndarray, seed: int) -> torch.Tensor:
+    """The first latent frames of what a segment is given, [B, 16, f, h, w]: grey but for `carried` frames of each clip's
+    video ([B, 16, F, h, w]), decoded and off in colour as an earlier segment's may be."""
     first = min(video.shape[2], KNOWN_FRAMES)
-    known = {}
-    for count in (1, 5):
-        given = torch.zeros(len(scenes), 3, 4 * first - 3, *carried.shape[3:])
-        given[:, :, :count] = carried[:, :, :count]
-        known[f"known{count}"] = encoder.latents(given).half().numpy()
-    return {"video": video.half().numpy(), "pose": encoder.latents(as_pixels(poses)).half().numpy(),
-            "reference": encoder.latents(as_pixels(references[:, None]))[:, :, 0].half().numpy(), **known,
-            "image": encoder.image(references).half().numpy(), "face": (faces * 255 + 0.5).astype(np.uint8)}
+    given = torch.zeros(len(video), 3, 4 * first - 3, *(8 * side for side in video.shape[3:]))
+    carrying = np.flatnonzero(carried)
+    for index, pixels in zip(carrying, encoder.pixels(video[carrying, :, :2]) if len(carrying) else ()):
+        count = carried[index]
+        given[index, :, :count] = off_color(pixels, np.random.default_rng((seed, 14, index)))[:, :count]
+    return encoder.latents(given)
+
+
+def encode_batch(encoder: Encoder, seeds: range, frames: int, motions: list[Motion]) -> dict[str, np.ndarray]:
+    groups = [scenes_of(seed, frames, motions) for seed in seeds]
+    scenes = [scene for group in groups for scene in group]
+    poses = np.stack([puppet_clips.pose_video(group[0], seed) for group, seed in zip(groups, seeds)]) / np.float32(255)
+    references = np.stack([scene.reference.draw()[0] for scene in scenes])
+    faces = np.stack([puppets.draw_face(np.random.default_rng((seed, 13)), group[0].truth.face, puppet_clips.FACE_SIZE)
+                      for group, seed in zip(groups, seeds)])
+    video = encoder.latents(as_pixels(np.stack([scene.truth.draw() for scene in scenes])))
+    carried = np.random.default_rng((seeds[0], 16)).choice(CARRIED, size=len(scenes), p=CARRIED_SHARES)
+    known = encode_carried(encoder, video, carried, seeds[0])
+    pose = encoder.latents(as_pixels(poses)).half().numpy()
+    return {"video": video.half().numpy(), "pose": pose.repeat(LOOKS, 0),
+            "reference": encoder.latents(as_pixels(references[:, None]))[:, :, 0].half().numpy(),
+            "known": known.half().numpy(), "carried": carried, "image": encoder.image(references).half().numpy(),
+            "face": (faces * 255 + 0.5).astype(np.uint8).repeat(LOOKS, 0)}
 
 
 def write(path: Path, save) -> None:
@@ -129,11 +151,11 @@ def main() -> None:
             if path.exists():
                 continue
             first_seed = FIRST_SEED + 100_000 * length + number * 256
-            size = max(1, BATCH_FRAMES // length)
+            size, scenes = max(1, BATCH_FRAMES // length // LOOKS), clips // LOOKS
             batches = []
-            for start in range(0, clips, size):
+            for start in range(0, scenes, size):
                 clock.wait()
-                seeds = range(first_seed + start, first_seed + min(start + size, clips))
+                seeds = range(first_seed + start, first_seed + min(start + size, scenes))
                 batches.append(encode_batch(encoder, seeds, length, motions))
             arrays = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
             write(path, lambda file: np.savez(file, **arrays))

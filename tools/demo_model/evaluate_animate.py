@@ -149,11 +149,15 @@ def flicker(results: list[puppet_judge.Result]) -> tuple[float, float]:
     return float(np.mean([e for r in results for e in r.inside])), float(np.mean(joins)) if joins else float("nan")
 
 
-def _evaluate_clip(args: argparse.Namespace, index: int) -> tuple[puppet_clips.Clip, Video, puppet_judge.Result]:
-    generate = with_zoetrope(args) if args.zoetrope else with_diffusers(args)
+def held_out_clip(args: argparse.Namespace, index: int) -> puppet_clips.Clip:
     frames = args.frames or args.segments * (args.length - args.overlap) + args.overlap
     motions = load_motions(MOTIONS / "held_out")
-    clip = puppet_clips.make_clip(FIRST_SEED + index, frames, motions, want_held_out=True, clean_pose=True)
+    return puppet_clips.make_clip(FIRST_SEED + index, frames, motions, want_held_out=True, clean_pose=True)
+
+
+def _evaluate_clip(args: argparse.Namespace, index: int) -> tuple[puppet_clips.Clip, Video, puppet_judge.Result]:
+    generate = with_zoetrope(args) if args.zoetrope else with_diffusers(args)
+    clip = held_out_clip(args, index)
     video = generate(clip, index)
     return clip, video, puppet_judge.judge(video.frames, clip.truth, args.every, video.joins)
 
@@ -180,7 +184,7 @@ def parser_of(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--policy", choices=list(LENGTH_FLAG), default="vanilla")
     parser.add_argument("--length", type=int, default=17)
     parser.add_argument("--overlap", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--flags", default="", help="more of the program's flags")
     parser.add_argument("--every", type=int, default=6, help="joints are read in every so-manieth frame")
     parser.add_argument("--threads", type=int, default=1, help="of a process")

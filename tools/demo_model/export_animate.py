@@ -19,9 +19,9 @@ import export
 import puppet_clips
 import puppet_motion
 
-FLOW_SHIFT = 3.0
+FLOW_SHIFT = 8.0  # as in training
 DEFAULTS = dict(height=puppet_clips.SIZE, width=puppet_clips.SIZE, num_frames=33, fps=puppet_motion.FPS,
-                num_inference_steps=8, guidance_scale=1.0, negative_prompt="", segment_overlap=5)
+                num_inference_steps=4, guidance_scale=1.0, negative_prompt="", segment_overlap=5)
 UNDERSTANDS = (
     "A cartoon puppet on a plain background, standing upright in --image, which moves as the person in --video does. "
     "The prompt says nothing."
