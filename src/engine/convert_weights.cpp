@@ -64,20 +64,20 @@ bool stays_wide(ComponentKind kind, std::string_view name, bool half) {
                        [name](std::string_view part) { return has_part(name, part); });
 }
 
-// The matrices that are stored in 8 bits: attention and feed-forward of a transformer's blocks.
-bool is_block_matrix(ComponentKind kind, std::string_view name, const TensorInfo& info) {
-    const bool in_block = name.starts_with("blocks.") || name.starts_with("vace_blocks.");
-    return kind == ComponentKind::dit && in_block && info.shape.size() == 2 &&
-           name.ends_with(".weight") &&
-           (has_part(name, "attn1") || has_part(name, "attn2") || has_part(name, "ffn"));
-}
-
 // All linear layers. ComfyUI takes it for granted that each of them has a scale where a file's mark
 // says that fp8 weights have some: others it would round to fp8 as they are. The motion encoder's
 // are a class of its own there.
 bool is_linear_matrix(ComponentKind kind, std::string_view name, const TensorInfo& info) {
     return kind == ComponentKind::dit && info.shape.size() == 2 && name.ends_with(".weight") &&
            !name.starts_with("motion_encoder.");
+}
+
+// The matrices that are stored in 8 bits elsewhere: attention and feed-forward of a transformer's
+// blocks.
+bool is_block_matrix(ComponentKind kind, std::string_view name, const TensorInfo& info) {
+    const bool in_block = name.starts_with("blocks.") || name.starts_with("vace_blocks.");
+    return in_block && is_linear_matrix(kind, name, info) &&
+           (has_part(name, "attn1") || has_part(name, "attn2") || has_part(name, "ffn"));
 }
 
 at::ScalarType dtype_for(ComponentKind kind, std::string_view name, const TensorInfo& info,
@@ -232,6 +232,9 @@ ComponentPlan plan_component(ComponentKind kind, std::shared_ptr<const TensorSou
     const bool has_table = std::any_of(tensors.begin(), tensors.end(), [](const TensorInfo& info) {
         return info.name == kTextTable;
     });
+    const bool eight_bits = precision == Precision::fp8 || precision == Precision::int8;
+    const bool for_comfyui = precision == Precision::fp8 && names.has_value();
+    const auto is_quantised = for_comfyui ? is_linear_matrix : is_block_matrix;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         const TensorInfo& info = tensors[i];
         const std::string canonical_name = canonical_of(names, info.name);
@@ -241,16 +244,13 @@ ComponentPlan plan_component(ComponentKind kind, std::shared_ptr<const TensorSou
                           .stored = {again ? std::string(kTextTable) : info.name, info.shape,
                                      dtype_for(kind, canonical_name, info, precision)},
                           .scale = {}};
-        const bool eight_bits = precision == Precision::fp8 || precision == Precision::int8;
-        const bool for_comfyui = precision == Precision::fp8 && names.has_value();
-        if (for_comfyui ? is_linear_matrix(kind, canonical_name, info)
-                        : eight_bits && is_block_matrix(kind, canonical_name, info)) {
+        if (eight_bits && is_quantised(kind, canonical_name, info)) {
             tensor.stored.dtype = precision == Precision::fp8 ? at::kFloat8_e4m3fn : at::kChar;
             tensor.scale = scale_info(tensor.stored);
         }
         plan.tensors.push_back(std::move(tensor));
     }
-    if (precision == Precision::fp8 && names) plan.marker = names->prefix + kMarker;
+    if (for_comfyui) plan.marker = names->prefix + kMarker;
     return plan;
 }
 
