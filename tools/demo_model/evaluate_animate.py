@@ -137,10 +137,20 @@ def report(results: list[puppet_judge.Result], videos: list[Video], args: argpar
     for name, frames in rows.items():
         if found := score(results, frames):
             lines.append(f"| {name} | {found.joints:.2f} | {found.colors:.1f} | {found.difference:.1f} |")
+    parts = ", ".join(f"{part} {right:.0f}" for part, right in right_by_part(results).items())
     inside, joins = flicker(results)
-    lines += ["", f"Change of the parts' colours from frame to frame (CIE76): {inside:.2f} inside segments, {joins:.2f} at "
+    lines += ["", f"Colours right by part, %: {parts}.", "", f"Change of the parts' colours from frame to frame (CIE76): {inside:.2f} inside segments, {joins:.2f} at "
               f"joins. {np.median([v.seconds for v in videos]):.1f} s a clip (median)."]
     return "\n".join(lines) + "\n"
+
+
+def right_by_part(results: list[puppet_judge.Result]) -> dict[str, float]:
+    """Of each part's readings, %."""
+    readings: dict[str, list[float]] = {}
+    for reading in (reading for result in results for reading in result.readings):
+        for part, error in reading.colors.items():
+            readings.setdefault(part, []).append(error)
+    return {part: 100 * float(np.mean([e <= puppet_judge.RIGHT_COLOR for e in errors])) for part, errors in readings.items()}
 
 
 def flicker(results: list[puppet_judge.Result]) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from diffusers import (
 )
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import TOKENIZER, Case, make_scheduler, make_text_config, relative
+from tiny_pipeline import TOKENIZER, Case, make_scheduler, make_text_config, relative, roughen
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 from transformers import UMT5EncoderModel
 
@@ -60,15 +60,6 @@ class Conditions(Case):
     conditioning_scale: float = 1.0
     segment_length: int = 9
     overlap: int = 1
-
-
-def roughen(model: torch.nn.Module) -> torch.nn.Module:
-    """Norms and biases of released models are not the ones they start from."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or name.endswith("bias"):
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.eval()
 
 
 def make_vae(case: Conditions) -> AutoencoderKLWan:

@@ -88,6 +88,15 @@ def make_scheduler(case: Case):
     )
 
 
+def roughen(model: torch.nn.Module) -> torch.nn.Module:
+    """Norms and biases of released models are not the ones they start from."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or name.endswith("bias"):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
 def make_transformer(case: Case, text_dim: int) -> WanTransformer3DModel:
     model = WanTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -103,11 +112,7 @@ def make_transformer(case: Case, text_dim: int) -> WanTransformer3DModel:
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=32,
     )
-    with torch.no_grad():  # norms and biases of released models are not the ones they start from
-        for name, parameter in model.named_parameters():
-            if "norm" in name or name.endswith("bias"):
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
+    return roughen(model)
 
 
 def make_text_config(tokenizer, layers: int) -> UMT5Config:
