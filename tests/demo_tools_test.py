@@ -20,6 +20,7 @@ import draw_puppet  # noqa: E402
 import pose_drawing  # noqa: E402
 import puppet_clips  # noqa: E402
 import puppet_judge  # noqa: E402
+import puppets  # noqa: E402
 
 GOLDEN = SOURCE / "tests" / "golden" / "preprocess_drawing"
 
@@ -68,6 +69,24 @@ class Puppet(unittest.TestCase):
         picture = read_png(SOURCE / "examples" / "puppet.png").astype(int)
         drawn = draw_puppet.draw(draw_puppet.SEED, draw_puppet.SIZE)
         self.assertLessEqual(np.abs(picture - drawn).max(), 1)
+
+
+class TrainingWeights(unittest.TestCase):
+    def test_small_parts_count_as_much_as_large_ones(self):
+        truth = puppet_clips.make_clip(3, 9).truth
+        weights, parts = puppet_clips.part_weights(truth), truth.parts()
+        names = np.array([puppet_clips.PART_OF.get(part.name, part.name) for part in parts] + ["background"])
+        names = names[puppets.label(parts, *truth.axes())]
+        self.assertEqual(weights.shape, (9, *truth.size))
+        for frame in range(9):
+            shown = [part for part in puppet_clips.COUNTED if (names[frame] == part).any()]
+            large = [part for part in shown if (names[frame] == part).sum() >= puppet_clips.SMALL_PART]
+            self.assertGreaterEqual(len(large), 6)
+            for part in large:
+                share = weights[frame][names[frame] == part].sum() / weights[frame].size
+                self.assertAlmostEqual(float(share), (1 - puppet_clips.BACKGROUND_SHARE) / len(shown), places=5)
+            behind = weights[frame][names[frame] == "background"].sum() / weights[frame].size
+            self.assertAlmostEqual(float(behind), puppet_clips.BACKGROUND_SHARE, places=5)
 
 
 class Judge(unittest.TestCase):

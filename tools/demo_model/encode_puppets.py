@@ -5,9 +5,12 @@
 WORK/puppets/<frames>/<round>.npz, a few clips of every length per round: normalised latents (float16)
 of `video` and `pose` [n, 16, F, 8, 8], of the `reference` [n, 16, 8, 8] and of what a segment is given,
 `known`, at most its first KNOWN_FRAMES latent frames; `carried`, how many frames those show; `image`,
-CLIP's states of the reference; `face` [n, frames, 16, 16, 3] uint8. Carried frames are what the VAE
-makes of the video, in half the clips a little off in colour, as an earlier segment's may be. LOOKS
-clips that follow each other have the same motion.
+CLIP's states of the reference; `face` [n, frames, 16, 16, 3] uint8; `weight` [n, F, 8, 8] float16, how
+much a latent pixel counts (`latent_weights`). Carried frames are what the VAE makes of the video, in half
+the clips a little off in colour, as an earlier segment's may be. LOOKS clips that follow each other have
+the same motion.
+WORK/puppets/grey.npy: the latents of a grey video, [16, F, 8, 8] float16; WORK/puppets/sensitivity.npy:
+what a change of the latents does to the colours, [16, 16] float32 (`sensitivity`).
 Goes on where an earlier run stopped; parts may run side by side.
 """
 
@@ -114,8 +117,37 @@ def encode_batch(encoder: Encoder, seeds: range, frames: int, motions: list[Moti
     pose = encoder.latents(as_pixels(poses)).half().numpy()
     return {"video": video.half().numpy(), "pose": pose.repeat(LOOKS, 0),
             "reference": encoder.latents(as_pixels(references[:, None]))[:, :, 0].half().numpy(),
+            "weight": np.stack([latent_weights(scene.truth) for scene in scenes]).astype(np.float16),
             "known": known.half().numpy(), "carried": carried, "image": encoder.image(references).half().numpy(),
             "face": (faces * 255 + 0.5).astype(np.uint8).repeat(LOOKS, 0)}
+
+
+def latent_weights(truth: puppet_clips.Truth) -> np.ndarray:
+    """`puppet_clips.part_weights` for F latent frames, [F, 8, 8]: of four pictures the last says it."""
+    weights = np.concatenate([puppet_clips.part_weights(truth, frames) for frames in (slice(0, 1), slice(3, None, 4))])
+    weights = weights.reshape(len(weights), truth.size[0] // 8, 8, truth.size[1] // 8, 8).mean((2, 4))
+    return weights / weights.mean()
+
+
+def sensitivity(encoder: Encoder, latents: torch.Tensor, nudge: float = 0.1) -> np.ndarray:
+    """[16, 16] with a trace of 16: a small error e of a latent pixel's channels changes the decoded colours (CIE76,
+    squared, summed over pixels) by a multiple of e' S e. latents: [B, 16, F, h, w], around which the decoder is
+    linearised; errors are taken to be half the same everywhere, half independent."""
+    def colors(changed: torch.Tensor) -> torch.Tensor:
+        pixels = encoder.pixels(changed).permute(0, 2, 3, 4, 1).numpy()
+        return torch.from_numpy(puppets.to_lab((pixels + 1) / 2)).flatten()
+
+    generator = torch.Generator().manual_seed(0)
+    clips, channels, *extent = latents.shape
+    field = torch.randn(clips, *extent, generator=generator) + torch.randn(clips, 1, 1, 1, generator=generator)
+    before = colors(latents)
+    changes = []
+    for channel in range(channels):
+        changed = latents.clone()
+        changed[:, channel] += nudge * field
+        changes.append(colors(changed) - before)
+    product = torch.stack(changes) @ torch.stack(changes).T
+    return (product * channels / product.trace()).float().numpy()
 
 
 def write(path: Path, save) -> None:
@@ -144,6 +176,10 @@ def main() -> None:
     if not grey.exists():
         latents = encoder.latents(torch.zeros(1, 3, LONGEST, puppet_clips.SIZE, puppet_clips.SIZE))[0]
         write(grey, lambda file: np.save(file, latents.half().numpy()))
+    if not (root / "sensitivity.npy").exists():
+        scenes = [scene for seed in range(FIRST_SEED, FIRST_SEED + 4) for scene in scenes_of(seed, 9, motions)]
+        latents = encoder.latents(as_pixels(np.stack([scene.truth.draw() for scene in scenes])))
+        write(root / "sensitivity.npy", lambda file: np.save(file, sensitivity(encoder, latents)))
     for number in range(args.part, args.rounds, args.parts):
         started = time.monotonic()
         for length, clips in PER_ROUND.items():

@@ -124,8 +124,7 @@ def score(results: list[puppet_judge.Result], frames: range | None = None) -> Sc
     colors = [e for r in results for e in r.color_errors(frames)]
     if not joints or not colors:
         return None
-    right = 100 * np.mean([e <= puppet_judge.RIGHT_COLOR for e in colors])
-    return Score(float(np.mean(joints)), float(right), float(np.mean(colors)))
+    return Score(float(np.mean(joints)), 100 * puppet_judge.right_share(colors), float(np.mean(colors)))
 
 
 def report(results: list[puppet_judge.Result], videos: list[Video], args: argparse.Namespace) -> str:
@@ -139,7 +138,8 @@ def report(results: list[puppet_judge.Result], videos: list[Video], args: argpar
             lines.append(f"| {name} | {found.joints:.2f} | {found.colors:.1f} | {found.difference:.1f} |")
     parts = ", ".join(f"{part} {right:.0f}" for part, right in right_by_part(results).items())
     inside, joins = flicker(results)
-    lines += ["", f"Colours right by part, %: {parts}.", "", f"Change of the parts' colours from frame to frame (CIE76): {inside:.2f} inside segments, {joins:.2f} at "
+    lines += ["", f"Colours right by part, %: {parts}.", "",
+              f"Change of the parts' colours from frame to frame (CIE76): {inside:.2f} inside segments, {joins:.2f} at "
               f"joins. {np.median([v.seconds for v in videos]):.1f} s a clip (median)."]
     return "\n".join(lines) + "\n"
 
@@ -150,7 +150,7 @@ def right_by_part(results: list[puppet_judge.Result]) -> dict[str, float]:
     for reading in (reading for result in results for reading in result.readings):
         for part, error in reading.colors.items():
             readings.setdefault(part, []).append(error)
-    return {part: 100 * float(np.mean([e <= puppet_judge.RIGHT_COLOR for e in errors])) for part, errors in readings.items()}
+    return {part: 100 * puppet_judge.right_share(errors) for part, errors in readings.items()}
 
 
 def flicker(results: list[puppet_judge.Result]) -> tuple[float, float]:
@@ -159,10 +159,13 @@ def flicker(results: list[puppet_judge.Result]) -> tuple[float, float]:
     return float(np.mean([e for r in results for e in r.inside])), float(np.mean(joins)) if joins else float("nan")
 
 
+def frames_of(args: argparse.Namespace) -> int:
+    return args.frames or args.segments * (args.length - args.overlap) + args.overlap
+
+
 def held_out_clip(args: argparse.Namespace, index: int) -> puppet_clips.Clip:
-    frames = args.frames or args.segments * (args.length - args.overlap) + args.overlap
     motions = load_motions(MOTIONS / "held_out")
-    return puppet_clips.make_clip(FIRST_SEED + index, frames, motions, want_held_out=True, clean_pose=True)
+    return puppet_clips.make_clip(FIRST_SEED + index, frames_of(args), motions, want_held_out=True, clean_pose=True)
 
 
 def _evaluate_clip(args: argparse.Namespace, index: int) -> tuple[puppet_clips.Clip, Video, puppet_judge.Result]:

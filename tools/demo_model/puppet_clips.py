@@ -20,6 +20,10 @@ FACE_SIZE = 16
 MARGIN = 0.09  # of the body height, for hands and limbs' widths
 OTHER_BONES_SHARE = 0.25  # clips whose driving skeleton is not the puppet's own
 EXTRACTED_SHARE = 0.15
+COUNTED = (*puppets.PARTS, "hands")  # in training
+PART_OF = {"eyes": "face", "mouth": "face", "badge": "torso"}
+BACKGROUND_SHARE = 0.25  # of a frame's weight
+SMALL_PART = 12  # pixels; what shows less of itself has less than its share
 DRAWN_SCALES = (2, 3, 5)  # without --retarget, poses are drawn at the driving clip's size
 
 
@@ -49,6 +53,22 @@ class Truth:
     def draw(self, frames: slice = slice(None)) -> np.ndarray:
         """[F, rows, columns, 3] in 0..1."""
         return puppets.paint(self.parts(frames), self.backdrop(), *self.axes())
+
+
+def part_weights(truth: Truth, frames: slice = slice(None)) -> np.ndarray:
+    """[F, rows, columns], how much a pixel counts in training: BACKGROUND_SHARE is for the background, and all parts
+    that a frame shows have the same share of the rest, however small they are (hair is a hundredth of the pixels). A
+    frame's mean is 1 if none is below SMALL_PART."""
+    parts = truth.parts(frames)
+    groups = np.array([1 + COUNTED.index(PART_OF.get(part.name, part.name)) for part in parts] + [0])
+    groups = groups[puppets.label(parts, *truth.axes())]
+    weights = np.empty(groups.shape, np.float32)
+    for picture, group in zip(weights, groups):
+        pixels = np.bincount(group.ravel(), minlength=1 + len(COUNTED)).astype(np.float32)
+        share = np.where(pixels > 0, (1 - BACKGROUND_SHARE) / max((pixels[1:] > 0).sum(), 1), 0)
+        share[0] = BACKGROUND_SHARE
+        picture[:] = (share / np.maximum(pixels, SMALL_PART))[group] * group.size
+    return weights
 
 
 @dataclass

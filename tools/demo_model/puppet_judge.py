@@ -44,6 +44,11 @@ LEAST_PIXELS = 5  # of a part's inside, for its colour to be read
 WAYS = np.array([(np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4])
 
 
+def right_share(errors: list[float]) -> float:
+    """Of CIE76 errors; nan of none."""
+    return float(np.mean([e <= RIGHT_COLOR for e in errors])) if errors else float("nan")
+
+
 @dataclass
 class FrameReading:
     """errors: per joint in per cent of the body height; colors: per part, CIE76 to the reference."""
@@ -66,8 +71,7 @@ class Result:
         return [e for r in self.readings if frames is None or r.frame in frames for e in r.colors.values()]
 
     def colors_right(self, frames: range | None = None) -> float:
-        errors = self.color_errors(frames)
-        return float(np.mean([e <= RIGHT_COLOR for e in errors])) if errors else float("nan")
+        return right_share(self.color_errors(frames))
 
 
 class _Painter:
@@ -198,7 +202,7 @@ def self_test(clips: int, frames: int = 9) -> str:
     for name, results in rows.items():
         joints = [e for r in results for e in r.joint_errors()]
         colors = [e for r in results for e in r.color_errors()]
-        right = 100 * np.mean([e <= RIGHT_COLOR for e in colors])
+        right = 100 * right_share(colors)
         flicker = np.mean([e for r in results for e in r.inside])
         lines.append(f"| {name} | {np.mean(joints):.2f} | {len(joints)} | {right:.1f} | {np.mean(colors):.1f} "
                      f"| {flicker:.2f} |")

@@ -75,7 +75,7 @@ def table(rows: dict[str, dict]) -> str:
 
 def main() -> None:
     args = evaluate_animate.parser_of(__doc__).parse_args()
-    args.frames = args.frames or args.segments * (args.length - args.overlap) + args.overlap
+    args.frames = evaluate_animate.frames_of(args)  # the same for every row
     args.output.mkdir(parents=True, exist_ok=True)
     done: Path = args.output / "rows.json"
     rows = json.loads(done.read_text()) if done.exists() else {}

@@ -29,9 +29,10 @@ AVERAGE_DECAY = 0.998
 TOKENS = 1536  # per step and process
 TRAIN_SHIFT = 8.0  # the conditions say nearly all: what counts is the mean that they leave, at high noise
 RESCAN_STEPS = 100
+COLOR_SHARE = 0.9  # of the loss that is weighted by what the latents do to the colours; the rest is the plain square
 REFERENCE_WEIGHT = 0.25  # of the reference's place in the loss: its frame is thrown away
 LENGTH_SHARES = {5: 0.08, 9: 0.12, 13: 0.1, 17: 0.3, 21: 0.15, 33: 0.2, 81: 0.05}
-FACE_SHARE = 0.4  # of the steps; in the others the face video is -1, as the unconditional pass of guidance has it
+FACE_SHARE = 0.2  # of the steps; in the others the face video is -1, as the unconditional pass of guidance has it
 
 
 class Clips:
@@ -90,20 +91,32 @@ def known_of(batch: dict[str, torch.Tensor], grey: torch.Tensor) -> torch.Tensor
     return torch.cat([reference.unsqueeze(2), segment], 2)
 
 
+def color_weights(sensitivity: np.ndarray) -> torch.Tensor:
+    """[16, 16]: errors of the latents are multiplied by it before they are squared. Normalised latents all vary by one,
+    but what they do to a picture differs a thousandfold: unweighted, most of the loss is about what nobody sees."""
+    mixed = COLOR_SHARE * sensitivity.astype(np.float64) + (1 - COLOR_SHARE) * np.eye(len(sensitivity))
+    values, vectors = np.linalg.eigh(mixed)
+    return torch.from_numpy((vectors * np.sqrt(values)) @ vectors.T).float()
+
+
 def loss_of(dit: torch.nn.Module, batch: dict[str, torch.Tensor], known: torch.Tensor, text: torch.Tensor,
-            bias: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], with_faces: bool,
+            bias: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], with_faces: bool, colors: torch.Tensor,
             rng: torch.Generator) -> torch.Tensor:
-    """Mean squared error of the velocity noise - clean."""
+    """Mean squared error of the velocity noise - clean, weighted in its channels by `color_weights` (colors) and in its
+    places by the clips' own weights."""
     clean = torch.cat([batch["reference"].unsqueeze(2), batch["video"]], 2)
     uniform = torch.rand(len(clean), generator=rng)
     sigma = TRAIN_SHIFT * uniform / (1 + (TRAIN_SHIFT - 1) * uniform)
     noise = torch.randn(clean.shape, generator=rng)
-    weight = sigma.view(-1, 1, 1, 1, 1)
+    mixed = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
     faces = (batch["face"].permute(0, 1, 4, 2, 3) / 127.5 - 1).contiguous() if with_faces else None
-    velocity = animate_model.denoise(dit, (1 - weight) * clean + weight * noise, sigma * 1000, known, batch["pose"],
+    velocity = animate_model.denoise(dit, mixed, sigma * 1000, known, batch["pose"],
                                      faces, text, bias, batch["image"], rotary)
-    error = (velocity - (noise - clean)).square().mean((0, 1, 3, 4))  # per latent frame
-    return (error[1:].sum() + REFERENCE_WEIGHT * error[0]) / (len(error) - 1 + REFERENCE_WEIGHT)
+    error = torch.einsum("cd,bdfhw->bcfhw", colors, velocity - (noise - clean))
+    error = error.square().mean(1)
+    reference, segment = error[:, 0].mean(), (error[:, 1:] * batch["weight"]).mean()
+    frames = clean.shape[2] - 1
+    return (frames * segment + REFERENCE_WEIGHT * reference) / (frames + REFERENCE_WEIGHT)
 
 
 def make_optimizers(dit: torch.nn.Module, team: run_state.Team) -> list[torch.optim.Optimizer]:
@@ -145,6 +158,7 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
     own_rng = np.random.default_rng((step, 1 + team.rank))
     noise_rng = torch.Generator().manual_seed(2 * step + team.rank)
     clips = Clips(args.work / "puppets", common_rng, team)
+    colors = color_weights(np.load(args.work / "puppets" / "sensitivity.npy"))
     clock = run_state.Clock(args.minutes, args.pause_file, worked_s)
     rotary: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     recent: dict[int, list[float]] = {}
@@ -159,7 +173,8 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
         if length not in rotary:
             rotary[length] = model.rotary_table(dit, known)
         text, bias = prompts[int(own_rng.integers(len(prompts)))]
-        loss = loss_of(dit, batch, known, text, bias, rotary[length], common_rng.random() < FACE_SHARE, noise_rng)
+        loss = loss_of(dit, batch, known, text, bias, rotary[length], common_rng.random() < FACE_SHARE, colors,
+                       noise_rng)
         clock.worked_s = run_state.descend(loss, dit, parameters, optimizers, team, clock.worked_s)
         average.update(dit, step)
         step += 1

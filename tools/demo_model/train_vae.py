@@ -47,6 +47,7 @@ class Phase:
     batch: int
     frames: int
     crop: int
+    poses: float = 0.35  # share of pose videos among puppets
 
 
 PHASES = (Phase(0.35, 16, 1, 32), Phase(0.70, 4, 5, 32), Phase(2.0, 2, 9, 32))
@@ -54,11 +55,12 @@ PHASES = (Phase(0.35, 16, 1, 32), Phase(0.70, 4, 5, 32), Phase(2.0, 2, 9, 32))
 DECODER_PHASES = (Phase(2.0, 3, 9, 32),)
 
 PUPPET_PHASES = (Phase(0.1, 24, 1, 32), Phase(0.3, 6, 5, 32), Phase(2.0, 4, 9, 32))
-PUPPET_DECODER_PHASES = (Phase(2.0, 5, 9, 32),)
+PUPPET_DECODER_PHASES = (Phase(2.0, 5, 9, 32, poses=0.0),)  # what the decoder is for
 
 
-def make_batch(first_seed: int, phase: Phase) -> torch.Tensor:
-    """[batch, 3, frames, crop, crop] in -1..1: a random window of each clip in time and place."""
+def make_batch(first_seed: int, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
+    """[batch, 3, frames, crop, crop] in -1..1: a random window of each clip in time and place. Second, how much a pixel
+    counts, [batch, 1, frames, crop, crop]."""
     clips = []
     for seed in range(first_seed, first_seed + phase.batch):
         rng = np.random.default_rng((seed, 4))
@@ -67,27 +69,32 @@ def make_batch(first_seed: int, phase: Phase) -> torch.Tensor:
         clip = data.render(data.sample_scene(seed), 17, side, side, slice(start, start + phase.frames))
         top, left = rng.integers(side - phase.crop + 1, size=2)
         clips.append(clip[:, top:top + phase.crop, left:left + phase.crop])
-    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3) * 2 - 1
+    video = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3) * 2 - 1
+    return video, torch.ones_like(video[:, :1])
 
 
-def make_puppet_batch(first_seed: int, phase: Phase) -> torch.Tensor:
-    """[batch, 3, frames, crop, crop] in -1..1: puppets, pose videos, and now and then a clip that ends in grey, as the
-    frames that one segment hands to the next do; a window around some joint."""
-    clips = []
+def make_puppet_batch(first_seed: int, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
+    """As make_batch: puppets (small parts count as much as large ones), pose videos, and now and then a clip that ends
+    in grey, as the frames that one segment hands to the next do; a window around some joint."""
+    clips, weights = [], []
     for seed in range(first_seed, first_seed + phase.batch):
         rng = np.random.default_rng((seed, 4))
         scene = puppet_clips.make_scene(seed, phase.frames)
         kind = rng.random()
-        if kind < 0.35:
+        weight = np.ones((phase.frames, *scene.truth.size), np.float32)
+        if kind < phase.poses:
             clip = puppet_clips.pose_video(scene, seed) / np.float32(255)
         else:
-            clip = scene.truth.draw()
+            clip, weight = scene.truth.draw(), puppet_clips.part_weights(scene.truth)
         if kind > 0.95 and phase.frames > 1:
-            clip[int(rng.choice([1, 5])):] = 0.5
+            end = int(rng.choice([1, 5]))
+            clip[end:], weight[end:] = 0.5, 1
         x, y = scene.truth.joints[0, int(rng.integers(20))] + rng.uniform(-6, 6, 2)
         top, left = (int(np.clip(v - phase.crop / 2, 0, puppet_clips.SIZE - phase.crop)) for v in (y, x))
         clips.append(clip[:, top:top + phase.crop, left:left + phase.crop])
-    return torch.from_numpy(np.stack(clips)).float().permute(0, 4, 1, 2, 3) * 2 - 1
+        weights.append(weight[:, top:top + phase.crop, left:left + phase.crop])
+    video = torch.from_numpy(np.stack(clips)).float().permute(0, 4, 1, 2, 3) * 2 - 1
+    return video, torch.from_numpy(np.stack(weights)).unsqueeze(1)
 
 
 def to_channels_last(vae: AutoencoderKLWan) -> None:
@@ -131,12 +138,14 @@ plain_convolution = WanCausalConv3d.forward
 WanCausalConv3d.forward = still_convolution
 
 
-def losses(vae: AutoencoderKLWan, video: torch.Tensor, train_encoder: bool) -> tuple[torch.Tensor, dict[str, float]]:
+def losses(vae: AutoencoderKLWan, video: torch.Tensor, weights: torch.Tensor,
+           train_encoder: bool) -> tuple[torch.Tensor, dict[str, float]]:
     with torch.set_grad_enabled(train_encoder):
         posterior = vae_passes.encode(vae, video)
     error = vae_passes.decode(vae, posterior.sample()) - video
-    charbonnier = (error.square() + 1e-6).sqrt().mean()
-    edges = sum(torch.diff(error, dim=axis).abs().mean() for axis in (3, 4))
+    charbonnier = (weights * (error.square() + 1e-6).sqrt()).mean()
+    edges = sum((weights.narrow(axis, 1, error.shape[axis] - 1) * torch.diff(error, dim=axis).abs()).mean()
+                for axis in (3, 4))
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
     parts = {"pixel": charbonnier.item(), "edge": edges.item(), "kl": kl.item(), "mse": error.square().mean().item()}
     return charbonnier + 0.5 * edges + KL_WEIGHT * kl, parts
@@ -146,7 +155,7 @@ def losses(vae: AutoencoderKLWan, video: torch.Tensor, train_encoder: bool) -> t
 def measure_latents(vae: AutoencoderKLWan, batch_of, clips: int = 192) -> tuple[list[float], list[float]]:
     latents = []
     for seed in range(10_000_000, 10_000_000 + clips, 8):
-        latents.append(vae_passes.encode(vae, batch_of(seed, Phase(1, 8, 17, 64))).mean)
+        latents.append(vae_passes.encode(vae, batch_of(seed, Phase(1, 8, 17, 64))[0]).mean)
     stacked = torch.cat(latents)
     return stacked.mean((0, 2, 3, 4)).tolist(), stacked.std((0, 2, 3, 4)).tolist()
 
@@ -187,8 +196,9 @@ def train(team: run_state.Team, args: argparse.Namespace) -> None:
         phase = next(p for p in phases if clock.progress < p.until)
         share = 0.5 if args.decoder_only or args.start else 1.0
         run_state.set_rates(optimizers, (share * MUON_RATE, share * PEAK_RATE), step, clock.progress)
-        video = batch_of(seen + team.rank * phase.batch, phase).contiguous(memory_format=torch.channels_last_3d)
-        loss, parts = losses(vae, video, train_encoder=not args.decoder_only)
+        video, weights = batch_of(seen + team.rank * phase.batch, phase)
+        loss, parts = losses(vae, video.contiguous(memory_format=torch.channels_last_3d), weights,
+                             train_encoder=not args.decoder_only)
         clock.worked_s = run_state.descend(loss, vae, parameters, optimizers, team, clock.worked_s)
         average.update(vae, step)
         step, seen = step + 1, seen + phase.batch * team.size
