@@ -326,6 +326,16 @@ class Refusals(Runs):
         self.assertEqual(self.bytes_of("a.mp4"), before)
         self.assertEqual(self.files("s"), ["run.json"])
 
+    def test_killed_between_its_result_and_the_removal_of_its_state(self):
+        flags = {**SHORT, "--state-dir": "s", "--output-path": "a.mp4"}
+        out, _ = self.run_whole(flags, "--json")
+        (self.folder / "s/segments").mkdir()
+        for left in ("loop.safetensors", "carried.safetensors", "segments/0.mp4", "lock"):
+            (self.folder / "s" / left).write_bytes(b"left")
+        again, _ = self.run_whole(flags, "--resume", "--json")
+        self.assertEqual(json.loads(out), json.loads(again))
+        self.assertEqual(self.files("s"), ["run.json"])
+
 
 @unittest.skipUnless(SLOW, "takes minutes")
 class Long(Runs):

@@ -178,6 +178,7 @@ void StateFolder::read_run() {
                             json[kValues].dump(), kFormat));
     run_ = json["run"];
     result_ = json.value("result", nlohmann::json());
+    if (!result_.is_null()) remove_state();  // finish() may have been killed before it did
 }
 
 void StateFolder::write_run() const {
