@@ -31,6 +31,12 @@ using testing::HasSubstr;
 // Diffusers against itself with other threads and kernels: up to 7e-6; ours here: 3e-7 at most.
 constexpr double kLatentTolerance = 1e-5;
 constexpr double kFrameTolerance = 1e-4;  // of values in [0, 1]; measured 2e-6
+// Distance of bf16's results to those of fp32, ours over Diffusers': 40 random pipelines
+// (tiny_pipeline.py compare) have up to 0.54 of latents. Of frames, where the VAE multiplies in
+// bf16 (without AVX512-FP16), 0.45 in the median, but one 1.24: a VAE of 3 channels is close to a
+// sign function.
+constexpr double kHalfLatents = 0.8;
+constexpr double kHalfFrames = 1.5;
 
 fs::path pipeline(const std::string& name) { return golden_folder() / "pipeline" / name; }
 
@@ -86,9 +92,9 @@ TEST_P(EngineGolden, HalfPrecisionIsAsNearAsDiffusersHalfPrecision) {
     Engine engine = open_engine(GetParam(), "bf16");
     const Result result = run(engine, request_of(GetParam()));
     EXPECT_LE(relative_error(result.latents, expected.at("latents")),
-              1.2 * relative_error(expected.at("latents_bf16"), expected.at("latents")));
+              kHalfLatents * relative_error(expected.at("latents_bf16"), expected.at("latents")));
     EXPECT_LE(relative_error(result.video, expected.at("video")),
-              1.2 * relative_error(expected.at("video_bf16"), expected.at("video")));
+              kHalfFrames * relative_error(expected.at("video_bf16"), expected.at("video")));
 }
 
 TEST_P(EngineGolden, SameSeedSameBytesAlsoWithPartsKept) {

@@ -413,7 +413,7 @@ TEST_P(SmallVae, PeaksOfMemoryAreAsCounted) {
     if (ops::conv_cpu_isa(false) == kernels::Isa::ref)
         GTEST_SKIP()
             << "LibTorch unfolds the pixels of so few channels, and not those of real models";
-    ops::limit_heap();
+    ops::prepare_process();
     const ResidencyOptions compute{.compute_dtype = at::kFloat};
     const std::int64_t height = 32, width = 48;
     for (const bool decodes : {true, false}) {

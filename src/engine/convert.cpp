@@ -267,7 +267,7 @@ Precision parse_precision(std::string_view text) {
 
 ConvertResult convert(const ConvertOptions& options, const RunControl& control) {
     const c10::InferenceMode inference;
-    ops::limit_heap();
+    ops::prepare_process();
     ops::reset_peak_memory();
     return Conversion(options, control).run();
 }

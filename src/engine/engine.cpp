@@ -144,7 +144,7 @@ Engine::Engine(ModelFolder model, const EngineOptions& options)
     });
     // On the CPU the VAE's numbers are float32; VaeOptions say what they are multiplied as.
     if (parts.compute.device.is_cpu()) parts.vae_compute.compute_dtype = at::kFloat;
-    ops::limit_heap();
+    ops::prepare_process();
     parts.process_bytes = ops::process_memory().resident;
     parts.dit_config = DitConfig::from_json(parts.model.transformer_config);
     parts.vae_config = VaeConfig::from_json(parts.model.vae_config);

@@ -205,7 +205,7 @@ std::vector<std::string> shape_names() {
 
 StageWork make_stage_work(const StageOptions& options) {
     const c10::InferenceMode inference;
-    ops::limit_heap();
+    ops::prepare_process();
     const Shape& shape = find_shape(options.shape);
     const at::ScalarType dtype =
         options.dtype == "auto" ? ops::default_dtype(at::kCPU) : ops::parse_dtype(options.dtype);

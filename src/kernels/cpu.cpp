@@ -90,4 +90,9 @@ Isa isa() {
     return chosen;
 }
 
+bool made_by_intel() {
+    __builtin_cpu_init();
+    return __builtin_cpu_is("intel") != 0;
+}
+
 }  // namespace zoetrope::kernels

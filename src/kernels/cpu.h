@@ -25,4 +25,6 @@ Isa isa();
 // Whether ZOETROPE_ISA names it.
 bool isa_is_forced();
 
+bool made_by_intel();
+
 }  // namespace zoetrope::kernels

@@ -156,9 +156,11 @@ void synchronize(at::Device device) {
     c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
 }
 
-void limit_heap() {
+void prepare_process() {
     ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
-    ::setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);  // read by LibTorch's allocator
+    // Read by LibTorch's allocator and by MKL when they begin.
+    ::setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
+    if (!kernels::made_by_intel()) ::setenv("MKL_CBWR", "AUTO", /*overwrite=*/0);
 }
 
 void release_cached_memory() { ::malloc_trim(0); }

@@ -57,11 +57,17 @@ bool reset_peak_memory();
 // Waits until all work queued on the device is done. Nothing to do on the CPU.
 void synchronize(at::Device device);
 
-// Has malloc map every tensor of 1 MiB and more by itself, so that its memory goes back to the
-// system when the tensor dies (by default glibc keeps freed blocks of up to 32 MiB, and the
-// resident set of a run grows to half as much again as its tensors), and LibTorch ask for huge
-// pages, which make mapping cheap. Process-wide; call once, before the first tensor.
-void limit_heap();
+// Settings of the process; call it before the first tensor.
+//
+// malloc maps every tensor of 1 MiB and more by itself, so that its memory goes back to the system
+// when the tensor dies (by default glibc keeps freed blocks of up to 32 MiB, and the resident set
+// of a run grows to half as much again as its tensors), and LibTorch asks for huge pages, which
+// make mapping cheap.
+//
+// LibTorch's float32 products (MKL) give the same bits wherever their operands lie. Not on their
+// own on AMD's CPUs: a product of a few rows depends on whether a weight in a mapped file lies at a
+// multiple of 16 bytes. Just as quick there; on Intel's no such difference was met.
+void prepare_process();
 
 // Gives memory cached by allocators and by malloc back to the system.
 void release_cached_memory();

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from operator import le
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ GOLDEN = ROOT / "tests" / "golden" / "pipeline"
 
 LATENT_BAR = 1e-4  # relative L2 in fp32
 FRAME_BAR = 0.005  # largest difference of decoded frames in [0, 1]
-BF16_BAR = 1.2  # our distance to the fp32 result over that of Diffusers' bf16
+BF16_BARS = 0.8, 1.5  # of latents and frames: our distance to the fp32 result over that of Diffusers' bf16
 
 
 @dataclass
@@ -214,7 +215,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 def random_case(rng: random.Random) -> Case:
     two_experts = rng.random() < 0.3
     words = "a red panda, 世界 — “quoted” &amp; naïve café 🎬 running at night; slow motion".split()
-    return Case(
+    case = Case(
         heads=rng.choice([1, 2, 3]),
         head_dim=rng.choice([6, 8, 12, 16, 24, 64, 128]),
         layers=rng.choice([1, 2, 3]),
@@ -242,6 +243,8 @@ def random_case(rng: random.Random) -> Case:
         seed=rng.randrange(2**32),
         weights_seed=rng.randrange(2**31),
     )
+    least = 32 if case.residual_vae else 16  # a side of one patch
+    return replace(case, height=max(case.height, least), width=max(case.width, least))
 
 
 def compare(program: str, seed: int, cases: int) -> int:
@@ -262,7 +265,7 @@ def compare(program: str, seed: int, cases: int) -> int:
             relative(ours_half[key], exact[key]) / max(relative(half[key], exact[key]), 1e-9)
             for key in ("latents", "video")
         ]
-        good = latents <= LATENT_BAR and frames <= FRAME_BAR and max(ratios) <= BF16_BAR
+        good = latents <= LATENT_BAR and frames <= FRAME_BAR and all(map(le, ratios, BF16_BARS))
         failed += not good
         print(
             f"{number:3} {'ok  ' if good else 'FAIL'} latents {latents:.1e} frames {frames:.1e} "
