@@ -1,6 +1,6 @@
 """Writes tests/golden/adapters: small adapters for the pipeline `unipc` and the latents that Diffusers gets with them.
 
-    python adapter_golden.py        (needs peft 0.21.2 beside the oracle's packages)
+    python adapter_golden.py
 
 diffusers.safetensors  Diffusers' layout, alpha 8 in the metadata, also the time projection
 original.safetensors   ComfyUI's layout with the original names, lora_down/up, alpha, diff_b
