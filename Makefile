@@ -31,6 +31,7 @@ configure: setup
 	@cmake --preset $(PRESET) >/dev/null
 
 tests: configure
+	@VENV=.venv tools/setup.sh checks
 	@cmake --build $(BUILD) -j $(JOBS)
 
 PYTHON ?= python3

@@ -5,6 +5,7 @@
 #   tools/setup.sh torch      LibTorch: a PyTorch wheel in the environment $VENV; $VENV/torch leads to its folder
 #   tools/setup.sh preprocess OpenVINO and the pose networks, out of two wheels, in $VENV/openvino and $VENV/mediapipe.
 #                             Where they cannot be had, the build goes on without `zoetrope preprocess`.
+#   tools/setup.sh checks     the Python packages of the tests (tests/requirements.txt) in $VENV
 #   tools/setup.sh clip       a clip of a dancer out of a wheel, $VENV/clip/dance.webp: what `make demo-animate` begins with
 #
 # Variables: PYTHON (python3), VENV (.venv), TORCH_VERSION (2.13.0), TORCH_INDEX (pip's own configuration), CXX (g++).
@@ -146,6 +147,17 @@ preprocess() {
     fi
 }
 
+checks() {
+    local stamp="$VENV/checks.stamp"
+    cmp -s tests/requirements.txt "$stamp" && return
+    has_venv || stop "$PYTHON cannot make virtual environments: apt-get install python3-venv"
+    [[ -x $VENV/bin/pip ]] || "$PYTHON" -m venv --clear "$VENV"
+    echo "setup: installing the tests' Python packages in $VENV"
+    "$VENV/bin/pip" --disable-pip-version-check install --quiet -r tests/requirements.txt ||
+        stop "pip could not install tests/requirements.txt"
+    cp tests/requirements.txt "$stamp"
+}
+
 # A preview of ComfyUI's templates (MIT; 104 MB are fetched for the 0.9 MB that are kept).
 clip() {
     local wheel=comfyui-workflow-templates-media-video==0.3.101 name=video_wan2_2_14B_fun_control-1.webp
@@ -157,6 +169,6 @@ clip() {
 }
 
 case ${1:-} in
-    packages | torch | preprocess | clip) "$1" ;;
-    *) stop "usage: tools/setup.sh packages|torch|preprocess|clip" ;;
+    packages | torch | preprocess | checks | clip) "$1" ;;
+    *) stop "usage: tools/setup.sh packages|torch|preprocess|checks|clip" ;;
 esac

@@ -304,7 +304,8 @@ def run_stage(arguments, stage: str, peers: list[str], result: dict, log) -> Non
         elif key in PEERS:
             row = peer_row(arguments, key, stage, result, beside, log)
         else:
-            row = {"peer": "Zoetrope", "stage": stage, "notes": ["all runs beside the peers"]} | note(beside)
+            flags = [f"{name} {value}" for name, value in arguments.zoetrope_flags.items()]
+            row = {"peer": "Zoetrope", "stage": stage, "notes": ["all runs beside the peers", *flags]} | note(beside)
         result["rows"].append(sizes | {"key": key} | row | {"took_seconds": time.monotonic() - started})
         save(arguments, result)
         if row.get("busy", 0) > 0.05:
