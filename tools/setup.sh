@@ -26,6 +26,11 @@ at_least() { [[ $(printf '%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
 
 has_venv() { "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; }
 
+make_venv() {
+    has_venv || stop "$PYTHON cannot make virtual environments: apt-get install python3-venv"
+    [[ -x $VENV/bin/pip ]] || "$PYTHON" -m venv --clear "$VENV"
+}
+
 install_packages() {
     local command="apt-get install -y --no-install-recommends $*"
     if [[ $(id -u) == 0 ]]; then
@@ -88,9 +93,8 @@ torch() {
     local stamp="$VENV/torch.stamp" wanted="$PYTHON $TORCH_VERSION $TORCH_INDEX"
     [[ -e $VENV/torch/lib/libtorch_cpu.so && $(cat "$stamp" 2>/dev/null) == "$wanted" ]] && return
 
-    has_venv || stop "$PYTHON cannot make virtual environments: apt-get install python3-venv"
+    make_venv
     rm -f "$stamp"
-    [[ -x $VENV/bin/pip ]] || "$PYTHON" -m venv --clear "$VENV"
     local pip=("$VENV/bin/pip" --disable-pip-version-check install --quiet)
     [[ -z $TORCH_INDEX ]] || pip+=(--index-url "$TORCH_INDEX")
     echo "setup: installing torch $TORCH_VERSION in $VENV"
@@ -150,11 +154,10 @@ preprocess() {
 checks() {
     local stamp="$VENV/checks.stamp"
     cmp -s tests/requirements.txt "$stamp" && return
-    has_venv || stop "$PYTHON cannot make virtual environments: apt-get install python3-venv"
-    [[ -x $VENV/bin/pip ]] || "$PYTHON" -m venv --clear "$VENV"
+    make_venv
     echo "setup: installing the tests' Python packages in $VENV"
     "$VENV/bin/pip" --disable-pip-version-check install --quiet -r tests/requirements.txt ||
-        stop "pip could not install tests/requirements.txt"
+        stop "pip could not install tests/requirements.txt for $("$VENV/bin/python" --version); Python 3.11 or newer has them."
     cp tests/requirements.txt "$stamp"
 }
 

@@ -81,6 +81,7 @@ StateFolder::StateFolder(fs::path folder) : path_(std::move(folder)) {
         ::close(lock_);
         throw;
     }
+    if (!result_.is_null()) remove_state();  // finish() may have been killed before it did
 }
 
 StateFolder::~StateFolder() {
@@ -178,7 +179,6 @@ void StateFolder::read_run() {
                             json[kValues].dump(), kFormat));
     run_ = json["run"];
     result_ = json.value("result", nlohmann::json());
-    if (!result_.is_null()) remove_state();  // finish() may have been killed before it did
 }
 
 void StateFolder::write_run() const {

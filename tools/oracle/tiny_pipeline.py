@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
-from operator import le
 from pathlib import Path
 
 import torch
@@ -265,7 +264,7 @@ def compare(program: str, seed: int, cases: int) -> int:
             relative(ours_half[key], exact[key]) / max(relative(half[key], exact[key]), 1e-9)
             for key in ("latents", "video")
         ]
-        good = latents <= LATENT_BAR and frames <= FRAME_BAR and all(map(le, ratios, BF16_BARS))
+        good = latents <= LATENT_BAR and frames <= FRAME_BAR and all(ratio <= bar for ratio, bar in zip(ratios, BF16_BARS))
         failed += not good
         print(
             f"{number:3} {'ok  ' if good else 'FAIL'} latents {latents:.1e} frames {frames:.1e} "
